@@ -26,6 +26,7 @@ class _Capability:
 class _CapabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Capability.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     CAPABILITY_UNSPECIFIED: _Capability.ValueType  # 0
+    """Never sent."""
     CAPABILITY_GENERATION: _Capability.ValueType  # 1
     """Generate text of its own."""
     CAPABILITY_EMBEDDING: _Capability.ValueType  # 2
@@ -37,6 +38,7 @@ class Capability(_Capability, metaclass=_CapabilityEnumTypeWrapper):
     """What a model can do."""
 
 CAPABILITY_UNSPECIFIED: Capability.ValueType  # 0
+"""Never sent."""
 CAPABILITY_GENERATION: Capability.ValueType  # 1
 """Generate text of its own."""
 CAPABILITY_EMBEDDING: Capability.ValueType  # 2
@@ -52,6 +54,7 @@ class _ModelState:
 class _ModelStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     MODEL_STATE_UNSPECIFIED: _ModelState.ValueType  # 0
+    """Never sent."""
     MODEL_STATE_UNLOADED: _ModelState.ValueType  # 1
     """Known, not in memory; the first request loads it."""
     MODEL_STATE_READY: _ModelState.ValueType  # 2
@@ -63,6 +66,7 @@ class ModelState(_ModelState, metaclass=_ModelStateEnumTypeWrapper):
     """Whether a model can be used right now."""
 
 MODEL_STATE_UNSPECIFIED: ModelState.ValueType  # 0
+"""Never sent."""
 MODEL_STATE_UNLOADED: ModelState.ValueType  # 1
 """Known, not in memory; the first request loads it."""
 MODEL_STATE_READY: ModelState.ValueType  # 2
