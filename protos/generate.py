@@ -84,7 +84,7 @@ def write_image(files: descriptor_pb2.FileDescriptorSet) -> None:
 def varint(value: int) -> bytes:
     """Encodes a length as protobuf does."""
     encoded = bytearray()
-    while value > 0x7F:
+    while value >= 1 << 7:
         encoded.append(value & 0x7F | 0x80)
         value >>= 7
     encoded.append(value)

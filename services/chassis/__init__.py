@@ -1,0 +1,1 @@
+"""What every penstock server needs to boot, fail, be watched and stop."""

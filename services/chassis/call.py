@@ -1,0 +1,66 @@
+"""What is known of the call being served, for whoever works on its behalf."""
+
+from __future__ import annotations
+
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from opentelemetry import propagate
+
+if TYPE_CHECKING:
+    import asyncio
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call being served.
+
+    Attributes:
+        method: Full name, such as `/penstock.inference.v1.GenerationService/Generate`.
+        request_id: From `x-request-id`, or made here; in logs, errors and responses.
+        deadline: On the clock of `time.monotonic`; None when the caller set none.
+    """
+
+    method: str
+    request_id: str
+    deadline: float | None
+
+    def remaining(self, most: float | None = None) -> float | None:
+        """Seconds until the deadline, never below 0, at most `most`; None when neither bounds the call."""
+        if self.deadline is None:
+            return most
+        left = max(0.0, self.deadline - time.monotonic())
+        return left if most is None else min(left, most)
+
+
+_OUTSIDE: Final = Call(method="", request_id="", deadline=None)
+_current: ContextVar[Call] = ContextVar("penstock_call", default=_OUTSIDE)
+
+
+def current_call() -> Call:
+    """The call being served by this task; one without id and deadline outside of any."""
+    return _current.get()
+
+
+def enter_call(call: Call) -> None:
+    """Makes `call` the current one of this task."""
+    _current.set(call)
+
+
+def outgoing_metadata() -> tuple[tuple[str, str], ...]:
+    """Metadata that lets the next service carry on the request id and the trace."""
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    request_id = current_call().request_id
+    if request_id:
+        carrier["x-request-id"] = request_id
+    return tuple(carrier.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Lifecycle:
+    """Tells long-lived streams that the server is about to stop, so that they end well instead of being cut."""
+
+    draining: asyncio.Event

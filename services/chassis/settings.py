@@ -1,0 +1,29 @@
+"""What every server can be told by its environment."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ServerSettings(BaseSettings):
+    """Settings common to all servers, read from the environment; frozen once built, and built only in `__main__`."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    grpc_address: str = Field(description="host:port to serve gRPC on; port 0 takes a free one")
+    metrics_address: str = Field(default="", description="host:port to serve Prometheus metrics on; empty for none")
+    log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
+    drain_seconds: float = Field(
+        default=10.0, ge=0, description="how long running calls may take to end once the server is told to stop"
+    )
+    max_request_bytes: int = Field(default=32 * 1024 * 1024, ge=1024, description="largest request message accepted")
+    otel_exporter_otlp_endpoint: str = Field(default="", description="where to send traces; empty for none")
+
+    @field_validator("log_level")
+    @classmethod
+    def _known_level(cls, value: str) -> str:
+        level = value.upper()
+        if level not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
+            raise ValueError(f"LOG_LEVEL is {value!r}; it must be DEBUG, INFO, WARNING or ERROR")
+        return level

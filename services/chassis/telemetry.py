@@ -1,0 +1,112 @@
+"""Logs as JSON lines, metrics for Prometheus, traces by OpenTelemetry."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from opentelemetry import trace
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+from pythonjsonlogger.json import JsonFormatter
+
+from services.chassis.call import current_call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from services.chassis.settings import ServerSettings
+
+# Upper bounds in seconds, from a cached search to a long generation.
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+_handled = Counter("penstock_rpc_handled", "RPCs that ended, by status code.", ["method", "code"])
+_seconds = Histogram("penstock_rpc_seconds", "Seconds from an RPC's arrival to its end.", ["method"], buckets=_BUCKETS)
+_in_flight = Gauge("penstock_rpc_in_flight", "RPCs being served.")
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How an RPC ended, as the name of its gRPC code."""
+
+    code: str = "OK"
+
+
+@contextmanager
+def measure(method: str, started: float) -> Iterator[Outcome]:
+    """Counts and times one RPC; `started` is on the clock of `time.monotonic`."""
+    outcome = Outcome()
+    _in_flight.inc()
+    try:
+        yield outcome
+    finally:
+        _in_flight.dec()
+        # A caller can make up methods; each would stay in memory as a series of its own.
+        known = method if outcome.code != "UNIMPLEMENTED" else "unknown"
+        _handled.labels(known, outcome.code).inc()
+        _seconds.labels(known).observe(time.monotonic() - started)
+
+
+class _CallFilter(logging.Filter):
+    """Adds the request and the trace that a line belongs to."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        call = current_call()
+        if call.request_id:
+            record.request_id = call.request_id
+            record.method = call.method
+        span = trace.get_current_span().get_span_context()
+        if span.is_valid:
+            record.trace_id = format(span.trace_id, "032x")
+        return True
+
+
+def start_logging(service: str, level: str) -> None:
+    """Sends all logs of the process to standard error, one JSON object a line."""
+    formatter = JsonFormatter(
+        ["asctime", "levelname", "name", "message"],
+        rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
+        static_fields={"service": service},
+        datefmt="%Y-%m-%dT%H:%M:%S%z",
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    handler.addFilter(_CallFilter())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+def start_metrics(address: str) -> Callable[[], None]:
+    """Serves /metrics on `host:port` from a thread of its own; returns what stops it. An empty address serves nothing."""
+    if not address:
+        return lambda: None
+    host, _, port = address.rpartition(":")
+    server, thread = start_http_server(int(port), host)
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return stop
+
+
+def start_traces(service: str, settings: ServerSettings) -> Callable[[], None]:
+    """Exports spans by OTLP over gRPC where an endpoint is set; returns what flushes them.
+
+    Without an endpoint the SDK is not even imported: trace ids still travel and stand in the logs.
+    """
+    if not settings.otel_exporter_otlp_endpoint:
+        return lambda: None
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - costly, see above
+    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+
+    provider = TracerProvider(resource=Resource.create({"service.name": f"penstock-{service}"}))
+    exporter = OTLPSpanExporter(endpoint=settings.otel_exporter_otlp_endpoint)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+    return provider.shutdown

@@ -1,0 +1,1 @@
+"""Serves language models behind one contract, whatever engine runs them."""

@@ -1,0 +1,1 @@
+"""Engines, one module a technology, all behind `services.inference.engine.Engine`."""
