@@ -1,0 +1,1 @@
+"""How penstock is brought up: on one machine, in containers, on Kubernetes."""

@@ -1,0 +1,70 @@
+"""What a user may choose about a local suite, read from the environment once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+_LAST_PORT = 65535
+
+
+class SettingError(ValueError):
+    """A setting that cannot be used; the message says which, its value, and what would do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One local suite.
+
+    A plain dataclass, and not pydantic-settings as in the services: the launcher stays in memory beside the suite for its whole
+    life, and this saves 16 MB of it.
+    """
+
+    port: int = 8080
+    """The one port users see, 1-65535."""
+    listen_host: str = "127.0.0.1"
+    data_dir: Path = field(default=ROOT / ".penstock")
+    database_url: str = ""
+    """Set: use this PostgreSQL and start none. So with the next four."""
+    redis_url: str = ""
+    qdrant_url: str = ""
+    ollama_base_url: str = ""
+    vllm_base_url: str = ""
+
+    @property
+    def local_host(self) -> str:
+        """Where this machine itself reaches the gateway."""
+        return "127.0.0.1" if self.listen_host in {"0.0.0.0", "::", ""} else self.listen_host  # noqa: S104 (compared only)
+
+    @property
+    def base_url(self) -> str:
+        """Where a browser on this machine finds the console, without a slash at the end."""
+        return f"http://{self.local_host}:{self.port}"
+
+
+def read_settings(environment: Mapping[str, str]) -> Settings:
+    """Build the settings from environment variables; an empty variable counts as unset.
+
+    Raises:
+        SettingError: PORT is no number or out of range.
+    """
+    given = {name: value.strip() for name, value in environment.items() if value.strip()}
+    return Settings(
+        port=_port(given.get("PORT", "8080")),
+        listen_host=given.get("LISTEN_HOST", "127.0.0.1"),
+        data_dir=Path(given["DATA_DIR"]).expanduser().absolute() if "DATA_DIR" in given else ROOT / ".penstock",
+        database_url=given.get("DATABASE_URL", ""),
+        redis_url=given.get("REDIS_URL", ""),
+        qdrant_url=given.get("QDRANT_URL", ""),
+        ollama_base_url=given.get("OLLAMA_BASE_URL", ""),
+        vllm_base_url=given.get("VLLM_BASE_URL", ""),
+    )
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= _LAST_PORT:
+        message = f"PORT is {text!r}: it must be a number from 1 to {_LAST_PORT}, for example PORT=8081"
+        raise SettingError(message)
+    return int(text)
