@@ -29,7 +29,7 @@ MERGES = (
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Size of the network; its width is split over 4 heads. The default file has 4 MiB and speaks thousands of tokens a second."""
+    """Size of the network; its width is split over 4 heads. The default has 4 MiB and yields thousands of tokens a second."""
 
     width: int = 256
     layers: int = 3
