@@ -1,0 +1,1 @@
+"""Readers of document formats: bytes in, text with its outline out."""
