@@ -1,0 +1,198 @@
+"""Assignments without a call: evaluated in process from the configuration that the experiments service streams."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+import uuid
+from typing import TYPE_CHECKING, Final
+
+import grpc
+import grpc.aio
+
+from penstock.assignment import HASH_VERSIONS, Arm, Plan, RequestType, Treatment, Unit
+from penstock.experiments.v1 import assignment_pb2, assignment_service_pb2, experiment_pb2
+from penstock.experiments.v1.assignment_service_pb2_grpc import AssignmentServiceStub
+from penstock.exposures import ExposureBuffer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+
+    from typing_extensions import Self  # noqa: UP035 - the wheel serves Python 3.10 too
+
+_log = logging.getLogger(__name__)
+
+_BACKOFF: Final = (0.1, 5.0)
+_UNITS: Final = {
+    experiment_pb2.UNIT_USER: Unit.USER,
+    experiment_pb2.UNIT_CONVERSATION: Unit.CONVERSATION,
+    experiment_pb2.UNIT_REQUEST: Unit.REQUEST,
+}
+
+
+class Assigner:
+    """Evaluates the running experiments in this process, and records who met them.
+
+    Use it as an async context manager: inside, it follows the configuration, keeps the last one while the service is away, and
+    sends exposures in the background. Before the first configuration has come nobody takes part.
+
+    Args:
+        channel: To the experiments service; stays the caller's.
+        watcher: Who asks, for the service's log, such as `inference`.
+        most_items: Exposures to hold while the service is away.
+        most_bytes: Bytes of exposures to hold.
+        close_seconds: How long leaving the context may take to send what is held.
+
+    Attributes:
+        revision: Of the configuration in use; 0 before the first.
+        exposures: The buffer, with its counters `dropped`, `refused` and `recorded`.
+    """
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        watcher: str,
+        *,
+        most_items: int = 50_000,
+        most_bytes: int = 16 * 1024 * 1024,
+        close_seconds: float = 3.0,
+    ) -> None:
+        self.revision = 0
+        self.exposures = ExposureBuffer(channel, most_items=most_items, most_bytes=most_bytes)
+        self._stub = AssignmentServiceStub(channel)
+        self._watcher = watcher
+        self._close_seconds = close_seconds
+        self._plans: dict[int, tuple[Plan, ...]] = {}
+        self._configured = asyncio.Event()
+        self._watching: asyncio.Task[None] | None = None
+        self._sending: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._watching = asyncio.create_task(self._watch(), name="penstock-configuration")
+        self._sending = asyncio.create_task(self.exposures.run(), name="penstock-exposures")
+        for task in (self._watching, self._sending):
+            task.add_done_callback(_tell_defect)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Stops following, and sends what is held for at most `close_seconds`; the rest is lost, and the log says how much."""
+        self.exposures.close()
+        if self._sending is not None:
+            await asyncio.wait([self._sending], timeout=self._close_seconds)
+        tasks = [task for task in (self._watching, self._sending) if task is not None]
+        self._watching = self._sending = None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self.exposures:
+            _log.warning("%d exposures lost: the experiments service did not acknowledge them in time", len(self.exposures))
+
+    async def configured(self, seconds: float) -> bool:
+        """Waits up to so many seconds for the first configuration; returns whether there is one."""
+        try:
+            await asyncio.wait_for(self._configured.wait(), seconds)
+        except asyncio.TimeoutError:  # noqa: UP041 - the built-in one is another class before Python 3.11
+            return False
+        return True
+
+    def assign(
+        self, request_type: RequestType, *, user: str = "", conversation: str = "", request_id: str = ""
+    ) -> Treatment | None:
+        """What the request gets, or None where no experiment applies.
+
+        The experiment that was started first among those that match takes the request; one whose unit is empty here does not
+        match.
+        """
+        for plan in self._plans.get(request_type, ()):
+            unit = plan.unit
+            unit_id = user if unit is Unit.USER else conversation if unit is Unit.CONVERSATION else request_id
+            if unit_id:
+                return plan.treat(unit_id)
+        return None
+
+    def expose(self, treatment: Treatment, *, request_id: str, model: str = "", engine: str = "") -> None:
+        """Notes that the request has really met the treatment, with the model and engine that answered. Never blocks."""
+        exposure = assignment_pb2.Exposure(
+            exposure=str(uuid.uuid4()),
+            assignment=assignment_pb2.Assignment(
+                assignment=treatment.assignment, experiment=treatment.experiment, variant=treatment.variant
+            ),
+            unit_id=treatment.unit_id,
+            request_id=request_id,
+            model=model,
+            engine=engine,
+        )
+        exposure.event_time.FromNanoseconds(time.time_ns())
+        self.exposures.add(exposure)
+
+    async def _watch(self) -> None:
+        delay = _BACKOFF[0]
+        request = assignment_service_pb2.WatchConfigurationRequest(watcher=self._watcher)
+        while True:
+            call = self._stub.WatchConfiguration(request, wait_for_ready=True)
+            try:
+                async for configuration in call:
+                    self._use(configuration)
+                    delay = _BACKOFF[0]
+            except grpc.aio.AioRpcError as error:
+                _log.info("the configuration stream broke (%s); the last configuration stays in use", error.code().name)
+            finally:
+                call.cancel()
+            await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 - spreads retries, guards nothing
+            delay = min(2 * delay, _BACKOFF[1])
+
+    def _use(self, configuration: assignment_service_pb2.WatchConfigurationResponse) -> None:
+        plans = compile_plans(configuration.experiments)
+        self._plans = {kind: tuple(plan for plan in plans if kind in plan.request_types) for kind in RequestType}
+        self.revision = configuration.revision
+        self._configured.set()
+
+
+def _tell_defect(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        _log.error("%s ended by a defect", task.get_name(), exc_info=task.exception())
+
+
+def compile_plans(experiments: Iterable[experiment_pb2.Experiment]) -> list[Plan]:
+    """Makes running experiments ready to evaluate, in their order; leaves out those that this version cannot evaluate."""
+    plans = []
+    known = {kind.value for kind in RequestType}
+    for experiment in experiments:
+        # Empty means all; types that a newer service added concern no call of this version.
+        types = [RequestType(kind) for kind in experiment.request_types or known if kind in known]
+        if not types or experiment.hash_version not in HASH_VERSIONS or experiment.unit not in _UNITS:
+            _log.warning("experiment %s needs a newer penstock; it is not evaluated here", experiment.experiment)
+            continue
+        plans.append(
+            Plan(
+                experiment=experiment.experiment,
+                salt=experiment.salt,
+                hash_version=experiment.hash_version,
+                unit=_UNITS[experiment.unit],
+                arms=[_arm(variant) for variant in experiment.variants],
+                request_types=types,
+            )
+        )
+    return plans
+
+
+def _arm(variant: experiment_pb2.Variant) -> Arm:
+    sampling = variant.sampling
+    return Arm(
+        variant=variant.variant,
+        weight=variant.weight,
+        model=variant.model if variant.HasField("model") else None,
+        prompt=variant.prompt if variant.HasField("prompt") else None,
+        temperature=sampling.temperature if sampling.HasField("temperature") else None,
+        top_p=sampling.top_p if sampling.HasField("top_p") else None,
+        max_tokens=sampling.max_tokens if sampling.HasField("max_tokens") else None,
+        top_k=variant.top_k if variant.HasField("top_k") else None,
+    )
