@@ -144,6 +144,7 @@ def _description(settings: Settings, suite: Suite, supervisor: Supervisor, group
         "guardian": groups.guardian,
         "base_url": settings.base_url,
         "grpc": f"{settings.local_host}:{settings.port}",
+        "api_keys_file": os.environ.get("API_KEYS_FILE", ""),
         "processes": supervisor.pids,
         "environment": dict(suite.shared),
     }

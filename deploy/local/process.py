@@ -49,7 +49,8 @@ class Process:
     optional: bool = False
     """The suite is of use even if it fails."""
     start_limit_s: float = 60.0
-    stop_limit_s: float = 8.0
+    stop_limit_s: float = 12.0
+    """More than the services take to drain (DRAIN_SECONDS)."""
 
 
 class Life:

@@ -141,6 +141,7 @@ def _services(settings: Settings, ports: Mapping[str, int], environment: Mapping
         "PORT": str(settings.port),
         "LISTEN_HOST": settings.listen_host,
         "ADMIN_ADDRESS": at("gateway_admin"),
+        "METRICS_ADDRESS": at("gateway_metrics"),
     }
     return [
         Process("migrations", "migrations", _module("services.chassis.migrate"), environment, after=("postgres",)),

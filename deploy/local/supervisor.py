@@ -82,8 +82,8 @@ class Supervisor:
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
-        for layer in reversed(layers(self._processes)):
-            lives = [self._lives[process.name] for process in layer if process.name in self._lives]
+        for group in stopping_order(self._processes):
+            lives = [self._lives[process.name] for process in group if process.name in self._lives]
             await asyncio.gather(*(self._end(life) for life in lives))
 
     def kill(self) -> None:
@@ -163,20 +163,19 @@ class Supervisor:
             await asyncio.sleep(_TRIM_EVERY_S)
 
 
-def layers(processes: Sequence[Process]) -> list[list[Process]]:
-    """The processes in the order of their needs: each needs only such of earlier layers.
+def stopping_order(processes: Sequence[Process]) -> list[list[Process]]:
+    """Groups of processes, each as early as it can be: all that need a process are in groups before its own.
 
     Raises:
         ValueError: two processes need each other.
     """
-    left, placed, result = list(processes), set[str](), list[list[Process]]()
-    names = {process.name for process in processes}
+    left, order = list(processes), list[list[Process]]()
     while left:
-        layer = [process for process in left if placed.issuperset(names.intersection(process.after))]
-        if not layer:
+        needed = {name for process in left for name in process.after}
+        group = [process for process in left if process.name not in needed]
+        if not group:
             message = f"these processes wait for each other: {', '.join(process.name for process in left)}"
             raise ValueError(message)
-        result.append(layer)
-        placed.update(process.name for process in layer)
-        left = [process for process in left if process not in layer]
-    return result
+        order.append(group)
+        left = [process for process in left if process not in group]
+    return order

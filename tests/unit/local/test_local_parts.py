@@ -17,7 +17,7 @@ from deploy.local.probes import NotReadyError, http_answers, place, postgres_ans
 from deploy.local.process import Process, describe_end
 from deploy.local.progress import State, describe, suite_memory_mb
 from deploy.local.servers import ClusterError, postgres, remove_stale_pid_file
-from deploy.local.supervisor import Backoff, layers
+from deploy.local.supervisor import Backoff, stopping_order
 
 
 def test_backoff_doubles_up_to_its_limit_and_forgets_after_a_good_while() -> None:
@@ -28,11 +28,13 @@ def test_backoff_doubles_up_to_its_limit_and_forgets_after_a_good_while() -> Non
 
 def test_processes_that_wait_for_each_other_are_named() -> None:
     with pytest.raises(ValueError, match="a, b"):
-        layers([Process("a", "servers", (), after=("b",)), Process("b", "servers", (), after=("a",))])
+        stopping_order([Process("a", "servers", (), after=("b",)), Process("b", "servers", (), after=("a",))])
 
 
 def test_a_need_outside_the_list_counts_as_met() -> None:
-    assert [[process.name for process in layer] for layer in layers([Process("a", "servers", (), after=("gone",))])] == [["a"]]
+    assert [
+        [process.name for process in layer] for layer in stopping_order([Process("a", "servers", (), after=("gone",))])
+    ] == [["a"]]
 
 
 def test_free_ports_differ_and_lie_below_the_source_ports() -> None:

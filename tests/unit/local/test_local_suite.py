@@ -7,7 +7,7 @@ import pytest
 
 from deploy.local.settings import read_settings
 from deploy.local.suite import PORT_NAMES, STAGES, Suite, compose
-from deploy.local.supervisor import layers
+from deploy.local.supervisor import stopping_order
 
 GIVEN = {
     "DATABASE_URL": "postgresql://user:pw-of-postgres@db:5432/x",
@@ -22,15 +22,15 @@ def make(folder: Path, environment: Mapping[str, str] | None = None, until: str 
     return compose(read_settings(environment), "suite", ports, environment, until)
 
 
-def test_the_order_is_servers_migrations_services_gateway_sample(tmp_path: Path) -> None:
-    order = [sorted(process.name for process in layer) for layer in layers(make(tmp_path).processes)]
+def test_it_is_stopped_from_the_outside_in(tmp_path: Path) -> None:
+    order = [sorted(process.name for process in group) for group in stopping_order(make(tmp_path).processes)]
     assert order == [
-        ["inference", "initdb", "qdrant", "valkey"],
-        ["postgres"],
-        ["migrations"],
-        ["experiments", "retrieval"],
-        ["gateway"],
         ["sample"],
+        ["gateway"],
+        ["experiments", "inference", "retrieval"],
+        ["migrations", "qdrant", "valkey"],
+        ["postgres"],
+        ["initdb"],
     ]
 
 
@@ -70,7 +70,7 @@ def test_no_two_processes_listen_on_the_same_address(tmp_path: Path) -> None:
     addresses = [
         process.environment[name] for process in make(tmp_path).processes for name in listening if name in process.environment
     ]
-    assert len(addresses) == len(set(addresses)) == 8
+    assert len(addresses) == len(set(addresses)) == 9
 
 
 def test_given_servers_replace_ours(tmp_path: Path) -> None:
