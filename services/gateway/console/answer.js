@@ -1,0 +1,262 @@
+// @ts-check
+import { ApiError, recordThumb } from "./api.js";
+import { icon, make } from "./dom.js";
+import { say, sayPlain } from "./i18n.js";
+import { MarkdownView } from "./markdown.js";
+import { highlightSource, isShown, showSources, titleOf } from "./sources.js";
+
+/**
+ * @typedef {import("./api.js").AnswerEvent} AnswerEvent
+ * @typedef {import("./api.js").Citation} Citation
+ * @typedef {import("./api.js").Finished} Finished
+ * @typedef {import("./api.js").Hit} Hit
+ */
+
+/**
+ * Citations count characters; JavaScript counts UTF-16 units. They differ only past the basic plane.
+ * @param {string} text
+ * @param {number} characters
+ */
+function units(text, characters) {
+  return /[\ud800-\udfff]/.test(text) ? Array.from(text).slice(0, characters).join("").length : characters;
+}
+
+/**
+ * @param {string | undefined} duration As JSON writes a protobuf Duration: "0.42s".
+ */
+function seconds(duration) {
+  return Number.parseFloat(duration ?? "") || 0;
+}
+
+/** One answer on the page, from the question's sending to its end. */
+export class Answer {
+  /**
+   * @param {string} collection
+   * @param {() => void} retry
+   */
+  constructor(collection, retry) {
+    this.retry = retry;
+    this.text = "";
+    /** @type {Hit[]} */
+    this.hits = [];
+    /** @type {Citation[]} */
+    this.citations = [];
+    /** @type {import("./api.js").Sources} */
+    this.opening = {};
+    this.drawing = 0;
+    this.body = make("div", { class: "text" });
+    this.markdown = new MarkdownView(this.body);
+    const doing = make("span", { class: "doing" });
+    this.doing = say(doing, "searching", { name: collection });
+    this.typing = make("div", { class: "typing" }, make("span", { class: "dots", "aria-hidden": "true" }, make("i"), make("i"), make("i")), doing);
+    this.end = make("div", { class: "end" });
+    this.element = make("article", { class: "answer", "data-state": "searching", "aria-busy": "true" }, this.body, this.typing, this.end);
+  }
+
+  /** @param {string} state One of searching, reading, writing, done, stopped, failed. */
+  set state(state) {
+    this.element.dataset.state = state;
+    const over = state === "done" || state === "stopped" || state === "failed";
+    this.element.setAttribute("aria-busy", String(!over));
+    this.typing.hidden = over || state === "writing";
+    if (over) this.draw();
+  }
+
+  get state() {
+    return this.element.dataset.state ?? "";
+  }
+
+  /** @param {AnswerEvent} event Any but `finished`. */
+  accept({ sources, token, citation }) {
+    if (sources) {
+      this.opening = sources;
+      this.hits = sources.hits ?? [];
+      this.show();
+      say(this.doing, "reading", { n: this.hits.length });
+      this.state = "reading";
+    }
+    if (token?.text) {
+      this.text += token.text;
+      this.state = "writing";
+    }
+    if (citation) this.citations.push(citation);
+    if (!this.drawing) this.drawing = requestAnimationFrame(() => this.draw());
+  }
+
+  /** @param {Citation} citation */
+  sentence({ start = 0, end = 0 }) {
+    return this.text.slice(units(this.text, start), units(this.text, end));
+  }
+
+  show() {
+    const uses = this.citations.map((citation) => ({ number: citation.number, sentence: this.sentence(citation) }));
+    showSources(this, this.hits, uses, this.opening.mode_note);
+  }
+
+  draw() {
+    cancelAnimationFrame(this.drawing);
+    this.drawing = 0;
+    /** @type {Map<string, import("./markdown.js").Span>} */
+    const spans = new Map();
+    for (const citation of this.citations) {
+      const [start, end] = [units(this.text, citation.start ?? 0), units(this.text, citation.end ?? 0)];
+      const sources = `${spans.get(`${start} ${end}`)?.sources ?? ""} ${citation.number}`.trim();
+      spans.set(`${start} ${end}`, { start, end, sources });
+    }
+    this.markdown.update(this.text, [...spans.values()], (number, at) => this.chip(number, at), String(this.citations.length));
+  }
+
+  /**
+   * @param {number} number
+   * @param {number} at Where the marker stands, in UTF-16 units.
+   */
+  chip(number, at) {
+    const hit = this.hits[number - 1];
+    if (!hit) return null;
+    const citation = this.citations.findLast((one) => one.number === number && units(this.text, one.end ?? 0) <= at);
+    const chip = make("button", { class: "chip", type: "button", "data-source": String(number) }, String(number));
+    const values = { n: number, title: titleOf(hit), support: Math.round(100 * (citation?.support ?? 0)) };
+    say(chip, citation ? "chipSupport" : "chip", values, "i18nTitle");
+    say(chip, citation ? "chipSupport" : "chip", values, "i18nLabel");
+    if (citation && (citation.support ?? 0) < 0.5) chip.classList.add("weak");
+    chip.addEventListener("click", () => this.follow(number, citation));
+    return chip;
+  }
+
+  /**
+   * @param {number} number
+   * @param {Citation} [citation]
+   */
+  follow(number, citation) {
+    if (!isShown(this)) this.show();
+    const sentence = citation ? this.sentence(citation) : "";
+    for (const mark of document.querySelectorAll(".answer mark.active")) mark.classList.remove("active");
+    for (const mark of this.body.querySelectorAll(`mark[data-sources~="${number}"]`)) {
+      mark.classList.toggle("active", !!citation && sentence.includes(mark.textContent ?? ""));
+    }
+    highlightSource(number, sentence);
+  }
+
+  /** @param {Finished} finished */
+  finish(finished) {
+    if (finished.error || finished.finish_reason === "FINISH_REASON_ERROR") {
+      this.fail(ApiError.fromStatus(finished.error ?? {}, this.opening.request_id));
+      return;
+    }
+    this.state = "done";
+    this.show();
+    const notes = new Map([["FINISH_REASON_LENGTH", "limited"], ["FINISH_REASON_CONTENT_FILTER", "filtered"]]);
+    this.remark(notes.get(finished.finish_reason ?? ""));
+    this.tell(finished);
+  }
+
+  /** @param {import("./api.js").Turn} turn */
+  restore(turn) {
+    this.text = turn.text ?? "";
+    this.hits = turn.sources ?? [];
+    this.citations = turn.citations ?? [];
+    this.state = turn.complete ? "done" : "stopped";
+    this.remark(turn.complete ? undefined : "cut");
+    this.tell({ model: turn.model });
+  }
+
+  stop() {
+    this.state = "stopped";
+    this.remark("stopped");
+  }
+
+  /** @param {ApiError} error */
+  fail(error) {
+    this.state = "failed";
+    const own = { UNREACHABLE: "failedUnreachable", BROKEN_OFF: "failedBroken" }[error.reason];
+    const message = make("p");
+    if (own) say(message, own);
+    else sayPlain(message, error.message);
+    const how = make("p", { class: "how" });
+    const id = error.requestId || this.opening.request_id;
+    if (id) say(how, "failedHow", { reason: error.reason, id });
+    else sayPlain(how, error.reason);
+    const again = say(make("button", { class: "quiet", type: "button" }), "retry");
+    again.addEventListener("click", this.retry);
+    this.end.append(make("div", { class: "failure", role: "alert" }, say(make("strong"), "failed"), message, how, again));
+  }
+
+  /** @param {string | undefined} key */
+  remark(key) {
+    if (key) this.end.append(say(make("p", { class: "note" }), key));
+  }
+
+  /**
+   * What produced the answer: a line of the main facts that opens to all of them.
+   * @param {Finished} finished
+   */
+  tell({ model = "", engine = "", usage, variant = "", timings }) {
+    const line = make("summary");
+    if (model && engine && model !== engine) line.append(say(make("span"), "modelWith", { model, engine }));
+    else if (model || engine) line.append(make("span", {}, model || engine));
+    if (usage?.output_tokens) line.append(say(make("span"), "tokens", { n: Number(usage.output_tokens) }));
+    if (timings?.total) line.append(say(make("span"), "seconds", { n: seconds(timings.total) }));
+    if (variant) line.append(say(make("span", { class: "variant" }), "variantIs", { name: variant }));
+    if (!line.childNodes.length) line.append(say(make("span"), "showSources", { n: this.hits.length }));
+    const facts = make("dl");
+    /** @param {string} name @param {HTMLElement} value */
+    const fact = (name, value) => facts.append(say(make("dt"), name), value);
+    if (model) fact("factModel", make("dd", {}, model));
+    if (engine) fact("factEngine", make("dd", {}, engine));
+    if (usage?.source) fact("factTokens", this.tokens(usage));
+    if (timings?.total) fact("factTime", this.times(timings));
+    const { mode, assignment, request_id: request } = this.opening;
+    if (mode && mode !== "SEARCH_MODE_UNSPECIFIED") fact("factMode", say(make("dd"), mode));
+    if (variant) fact("factVariant", say(make("dd"), "factVariantValue", { variant, experiment: assignment?.experiment ?? "" }));
+    if (request) fact("factRequest", make("dd", {}, make("code", {}, request)));
+    const sources = say(make("button", { class: "link", type: "button" }), "showSources", { n: this.hits.length });
+    sources.addEventListener("click", () => this.show());
+    const row = make("div", { class: "row" }, make("details", { class: "facts" }, line, facts));
+    if (this.hits.length) row.append(sources);
+    if (assignment) row.append(this.thumbs(assignment.assignment));
+    this.end.append(row);
+  }
+
+  /** @param {import("./api.js").Usage} usage */
+  tokens(usage) {
+    const values = { input: Number(usage.input_tokens ?? 0), output: Number(usage.output_tokens ?? 0) };
+    const value = make("dd");
+    const source = say(make("span"), usage.source ?? "");
+    value.append(`${values.input} → ${values.output} (`, source, ")");
+    return value;
+  }
+
+  /** @param {import("./api.js").Timings} timings */
+  times(timings) {
+    const { retrieval, first_token: first, total } = timings;
+    return say(make("dd"), "factTimeValue", { search: seconds(retrieval), first: seconds(first), total: seconds(total) });
+  }
+
+  /** @param {string} assignment */
+  thumbs(assignment) {
+    const word = make("span", { class: "word", role: "status" });
+    const box = make("span", { class: "thumbs" });
+    const outcome = `console-${this.opening.request_id || assignment}`;
+    for (const [key, sign, value] of /** @type {[string, string, number][]} */ ([["thumbUp", "up", 1], ["thumbDown", "down", 0]])) {
+      const thumb = make("button", { class: `thumb ${sign}`, type: "button", "aria-pressed": "false" }, icon("thumb"));
+      say(thumb, key, {}, "i18nTitle");
+      say(thumb, key, {}, "i18nLabel");
+      thumb.addEventListener("click", async () => {
+        for (const one of box.querySelectorAll("button")) one.disabled = true;
+        thumb.setAttribute("aria-pressed", "true");
+        try {
+          await recordThumb(outcome, assignment, value);
+          say(word, "voteKept");
+        } catch (error) {
+          thumb.setAttribute("aria-pressed", "false");
+          const unknown = error instanceof ApiError && error.reason === "METRIC_NOT_FOUND";
+          say(word, unknown ? "voteNoMetric" : "voteFailed");
+          if (!unknown) for (const one of box.querySelectorAll("button")) one.disabled = false;
+        }
+      });
+      box.append(thumb);
+    }
+    box.append(word);
+    return box;
+  }
+}

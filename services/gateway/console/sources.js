@@ -1,0 +1,158 @@
+// @ts-check
+import { element, make } from "./dom.js";
+import { say, sayPlain } from "./i18n.js";
+import { MarkdownView } from "./markdown.js";
+
+/**
+ * @typedef {import("./api.js").Hit} Hit
+ * @typedef {{number: number, sentence: string}} Use That a sentence of the answer rests on a source.
+ */
+
+const list = element("source-list", HTMLOListElement);
+const note = element("sources-note", HTMLParagraphElement);
+
+/** @type {unknown} */
+let shownFor = null;
+
+/**
+ * Letters and digits alone, with the place of each in the text: what is left when spacing and markup are not compared.
+ * @param {string} text
+ */
+function bare(text) {
+  const places = [];
+  let letters = "";
+  for (const match of text.matchAll(/[\p{L}\p{N}]/gu)) {
+    letters += match[0].toLowerCase().slice(0, match[0].length);
+    for (let unit = 0; unit < match[0].length; unit += 1) places.push(match.index + unit);
+  }
+  return { letters, places };
+}
+
+/** @param {string} letters */
+function pairs(letters) {
+  return new Set(Array.from({ length: Math.max(0, letters.length - 1) }, (_, at) => letters.slice(at, at + 2)));
+}
+
+/**
+ * Where a passage says what a sentence says: word for word, or else its most alike sentence. A citation tells its place
+ * in the answer only, so the place in the passage is found here.
+ * @param {string} sentence
+ * @param {string} passage
+ * @returns {{start: number, end: number} | null} Null where nothing is at least half alike.
+ */
+export function findSentence(sentence, passage) {
+  const wanted = bare(sentence).letters;
+  if (!wanted) return null;
+  const { letters, places } = bare(passage);
+  const at = letters.indexOf(wanted);
+  if (at >= 0) return { start: places[at], end: places[at + wanted.length - 1] + 1 };
+  const wantedPairs = pairs(wanted);
+  let best = { share: 0.5, start: -1, end: -1 };
+  for (const match of passage.matchAll(/[^.!?。！？\n]+[.!?。！？]*/g)) {
+    const found = pairs(bare(match[0]).letters);
+    const share = [...wantedPairs].filter((pair) => found.has(pair)).length / Math.max(wantedPairs.size, found.size);
+    if (share > best.share) best = { share, start: match.index, end: match.index + match[0].length };
+  }
+  return best.start < 0 ? null : best;
+}
+
+/**
+ * @param {Hit} hit
+ * @returns {string}
+ */
+export function titleOf(hit) {
+  return hit.title || hit.document;
+}
+
+/**
+ * @param {Hit} hit
+ * @param {number} number
+ * @param {Use[]} uses
+ */
+function card(hit, number, uses) {
+  const mine = uses.filter((use) => use.number === number);
+  const passage = make("div", { class: "passage" });
+  const spans = [];
+  for (const use of mine) {
+    const place = findSentence(use.sentence, hit.text);
+    if (place) spans.push({ ...place, sources: String(number) });
+  }
+  new MarkdownView(passage).update(hit.text, spans);
+  const relevance = make("span", { class: "relevance" });
+  say(relevance, "relevance", { n: Math.round(100 * (hit.relevance ?? 0)) });
+  say(relevance, "relevanceHint", {}, "i18nTitle");
+  const more = make("button", { class: "link more", type: "button", "aria-expanded": "false" });
+  say(more, "showAll");
+  const item = make(
+    "li", { class: mine.length ? "source cited" : "source", "data-number": String(number), tabindex: "-1" },
+    make("header", {}, make("span", { class: "number" }, String(number)), make("h3", {}, titleOf(hit)), relevance),
+    passage,
+    make("footer", {}, make("span", { class: "place" }, `${hit.collection} / ${hit.document}`), more),
+  );
+  more.addEventListener("click", () => unfold(item, !item.classList.contains("open")));
+  return item;
+}
+
+/**
+ * @param {HTMLElement} item
+ * @param {boolean} open
+ */
+function unfold(item, open) {
+  item.classList.toggle("open", open);
+  const more = item.querySelector(".more");
+  more?.setAttribute("aria-expanded", String(open));
+  if (more) say(more, open ? "showLess" : "showAll");
+}
+
+/**
+ * Shows the passages of one answer.
+ * @param {unknown} answer Whose they are.
+ * @param {Hit[]} hits
+ * @param {Use[]} uses
+ * @param {string} modeNote What the server has to say about how they were found.
+ */
+export function showSources(answer, hits, uses, modeNote = "") {
+  shownFor = answer;
+  list.replaceChildren(...hits.map((hit, index) => card(hit, index + 1, uses)));
+  for (const item of /** @type {NodeListOf<HTMLElement>} */ (list.querySelectorAll(".source"))) {
+    const passage = item.querySelector(".passage");
+    item.classList.toggle("short", !!passage && passage.scrollHeight <= passage.clientHeight + 4);
+  }
+  if (modeNote) sayPlain(note, modeNote);
+  else if (!hits.length) say(note, "sourcesNone");
+  note.hidden = hits.length > 0 && !modeNote;
+}
+
+export function clearSources() {
+  shownFor = null;
+  list.replaceChildren();
+  note.hidden = false;
+  say(note, "sourcesEmpty");
+}
+
+/** @param {unknown} answer */
+export function isShown(answer) {
+  return shownFor === answer;
+}
+
+/**
+ * Brings one source to the eye, with the passage's sentence that a citation rests on.
+ * @param {number} number From 1.
+ * @param {string} [sentence] The cited sentence of the answer.
+ */
+export function highlightSource(number, sentence = "") {
+  for (const item of list.querySelectorAll(".source")) {
+    item.classList.toggle("active", item.getAttribute("data-number") === String(number));
+  }
+  const item = /** @type {HTMLElement | null} */ (list.querySelector(".source.active"));
+  if (!item) return;
+  unfold(item, true);
+  const wanted = bare(sentence).letters;
+  const marks = [...item.querySelectorAll("mark")];
+  for (const mark of marks) {
+    const letters = bare(mark.textContent ?? "").letters;
+    mark.classList.toggle("active", wanted.includes(letters) || letters.includes(wanted));
+  }
+  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  item.scrollIntoView({ block: "nearest", behavior: calm ? "auto" : "smooth" });
+}

@@ -1,0 +1,174 @@
+"""Which request goes where: pages, REST by the contract's paths, gRPC by package, and plain refusals for the rest."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, Final
+
+from envoy.config.core.v3 import base_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.type.v3 import range_pb2
+from google.protobuf import wrappers_pb2
+
+from services.gateway import filters
+from services.gateway.clusters import ANY_BACKEND
+from services.gateway.pages import SECURITY_HEADERS
+from services.gateway.replies import OPENAI_PREFIX
+from services.gateway.typed import any_of, header_begins, header_contains, header_is, header_matches, seconds, set_header
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from services.gateway.contract import Contract, Rpc
+    from services.gateway.pages import Page
+    from services.gateway.settings import GatewaySettings
+
+# An absent content type counts: a POST without a body has none.
+_JSON_BODY: Final = r"(?i)|\s*application/([a-z0-9.+-]+\+)?json\s*(;.*)?"
+_REFLECTION: Final = ("/grpc.reflection.", "/grpc.health.v1.Health/")
+_LARGEST_LENGTH: Final = 1 << 62
+
+
+def build_routes(settings: GatewaySettings, contract: Contract, pages: Sequence[Page]) -> Any:
+    """The whole table; the first route that matches is taken."""
+    host = route_components_pb2.VirtualHost(
+        name="gateway",
+        domains=["*"],
+        routes=[
+            _preflight(),
+            *(route for page in pages for route in _page(page)),
+            _oversized(settings.max_request_bytes),
+            *(_grpc(f"/{package}.", package.split(".")[1]) for package in contract.packages),
+            *(_grpc(prefix, ANY_BACKEND) for prefix in _REFLECTION),
+            *(route for rpc in contract.rpcs for route in _rest(settings, rpc)),
+            *_refusals(contract.rpcs, pages),
+            _direct(route_components_pb2.RouteMatch(prefix="/"), 404),
+        ],
+    )
+    host.typed_per_filter_config[filters.CORS].CopyFrom(any_of(filters.cors_policy(settings.cors_origins)))
+    return route_pb2.RouteConfiguration(
+        name="gateway",
+        virtual_hosts=[host],
+        max_direct_response_body_size_bytes=wrappers_pb2.UInt32Value(
+            value=max((len(page.body) for page in pages), default=0) + 4096
+        ),
+    )
+
+
+def _preflight() -> Any:
+    """A browser's question whether it may call; the CORS filter answers it, but only on a route that forwards."""
+    asked = route_components_pb2.HeaderMatcher(name="access-control-request-method", present_match=True)
+    route = _route(route_components_pb2.RouteMatch(prefix="/", headers=[header_is(":method", "OPTIONS"), asked]))
+    route.route.cluster = ANY_BACKEND
+    return _open(route)
+
+
+def _page(page: Page) -> list[Any]:
+    read = header_matches(":method", "GET|HEAD")
+    known = header_is("if-none-match", page.etag)
+    headers = {"cache-control": "no-cache", "etag": page.etag, **SECURITY_HEADERS}
+    unchanged = _direct(route_components_pb2.RouteMatch(path=page.path, headers=[read, known]), 304, headers)
+    whole = _direct(
+        route_components_pb2.RouteMatch(path=page.path, headers=[read]),
+        200,
+        {"content-type": page.content_type, **headers},
+        page.body,
+    )
+    whole.typed_per_filter_config[filters.COMPRESSOR].CopyFrom(filters.enabled())
+    return [_open(unchanged), _open(whole)]
+
+
+def _oversized(limit: int) -> Any:
+    """Refuses a body by the length it announces, before any of it is read."""
+    too_long = route_components_pb2.HeaderMatcher(
+        name="content-length", range_match=range_pb2.Int64Range(start=limit + 1, end=_LARGEST_LENGTH)
+    )
+    return _direct(route_components_pb2.RouteMatch(prefix="/", headers=[too_long]), 413)
+
+
+def _grpc(prefix: str, cluster: str) -> Any:
+    """gRPC and gRPC-Web as they come. The caller's deadline is the only limit on time."""
+    headers = [header_begins("content-type", "application/grpc")]
+    route = _route(route_components_pb2.RouteMatch(prefix=prefix, headers=headers))
+    _forward(route, cluster, timeout=0, idle=0)
+    return route
+
+
+def _rest(settings: GatewaySettings, rpc: Rpc) -> list[Any]:
+    if not rpc.server_streaming or rpc.raw:
+        framings: Mapping[str, str] = {"": filters.JSON}
+    else:
+        framings = {"text/event-stream": filters.SSE, "application/x-ndjson": filters.NDJSON, "": filters.JSON}
+    routes = []
+    for accept, transcoder in framings.items():
+        match = _match(rpc, [header_is(":method", rpc.verb)])
+        if rpc.body:
+            match.headers.append(header_matches("content-type", _JSON_BODY))
+        if accept:
+            match.headers.append(header_contains("accept", accept))
+        route = _route(match)
+        if rpc.server_streaming:
+            _forward(route, rpc.backend, timeout=0, idle=settings.stream_idle_timeout)
+        else:
+            _forward(route, rpc.backend, timeout=settings.request_timeout, idle=0)
+        route.typed_per_filter_config[transcoder].CopyFrom(filters.enabled())
+        if rpc.body and not rpc.client_streaming:
+            route.typed_per_filter_config[filters.BODY_LIMIT].CopyFrom(filters.enabled())
+        route.response_headers_to_remove.append("grpc-accept-encoding")
+        if transcoder == filters.NDJSON:
+            route.typed_per_filter_config[filters.NDJSON_TYPE].CopyFrom(filters.enabled())
+        if rpc.template.startswith(OPENAI_PREFIX):
+            route.typed_per_filter_config[filters.OPENAI_ERRORS].CopyFrom(filters.enabled())
+        routes.append(route)
+    return routes
+
+
+def _refusals(rpcs: Sequence[Rpc], pages: Sequence[Page]) -> list[Any]:
+    """What a known path answers to a wrong content type (415) or method (405)."""
+    by_path: dict[str, list[Rpc]] = defaultdict(list)
+    for rpc in rpcs:
+        by_path[rpc.template].append(rpc)
+    routes = []
+    # The longest first, so that `{experiment}:start` is not taken for an experiment's id.
+    for template in sorted(by_path, key=len, reverse=True):
+        group = by_path[template]
+        routes += [_direct(_match(rpc, [header_is(":method", rpc.verb)]), 415) for rpc in group if rpc.body]
+        allow = ", ".join(sorted({rpc.verb for rpc in group}))
+        routes.append(_direct(_match(group[0], []), 405, {"allow": allow}))
+    routes += [_direct(route_components_pb2.RouteMatch(path=page.path), 405, {"allow": "GET, HEAD"}) for page in pages]
+    return routes
+
+
+def _match(rpc: Rpc, headers: Sequence[Any]) -> Any:
+    if rpc.pattern:
+        return route_components_pb2.RouteMatch(safe_regex={"regex": rpc.pattern}, headers=headers)
+    return route_components_pb2.RouteMatch(path=rpc.template, headers=headers)
+
+
+def _forward(route: Any, cluster: str, *, timeout: float, idle: float) -> None:
+    action = route.route
+    action.cluster = cluster
+    action.timeout.CopyFrom(seconds(timeout))
+    action.idle_timeout.CopyFrom(seconds(idle))
+    # Only what certainly reached no handler is tried again.
+    action.retry_policy.retry_on = "connect-failure,refused-stream"
+    action.retry_policy.num_retries.value = 2
+
+
+def _direct(match: Any, status: int, headers: Mapping[str, str] | None = None, body: bytes = b"") -> Any:
+    route = _route(match)
+    route.direct_response.status = status
+    if body:
+        route.direct_response.body.CopyFrom(base_pb2.DataSource(inline_bytes=body))
+    route.response_headers_to_add.extend(set_header(name, value) for name, value in (headers or {}).items())
+    return route
+
+
+def _route(match: Any) -> Any:
+    return route_components_pb2.Route(match=match)
+
+
+def _open(route: Any) -> Any:
+    """Lets everyone in, key or not."""
+    route.typed_per_filter_config[filters.AUTHENTICATION].CopyFrom(filters.disabled())
+    return route

