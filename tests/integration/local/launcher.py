@@ -20,6 +20,7 @@ class Launcher:
     def __init__(self, data_dir: Path, *arguments: str, **environment: str) -> None:
         self.data_dir = data_dir
         self.lines: list[str] = []
+        self.terminal: int | None = None
         self._arguments = arguments or ("--until", "servers")
         outer = {name: value for name, value in os.environ.items() if not name.endswith(("_URL", "_DIR"))}
         self._environment = {**outer, "DATA_DIR": str(data_dir), "PORT": str(free_port()), **environment}
@@ -30,7 +31,7 @@ class Launcher:
             *(sys.executable, "-m", "deploy.local", *self._arguments),
             cwd=ROOT,
             env=self._environment,
-            stdout=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE if self.terminal is None else self.terminal,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
         )
@@ -67,11 +68,11 @@ class Launcher:
 
     async def end(self, number: int | None = None) -> int:
         """Send a signal, read what is left and return the exit status."""
-        assert self.child.stdout
         if number is not None:
             self.child.send_signal(number)
         async with asyncio.timeout(30):
-            self.lines += (await self.child.stdout.read()).decode().splitlines()
+            if self.child.stdout:
+                self.lines += (await self.child.stdout.read()).decode().splitlines()
             return await self.child.wait()
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pty
 import signal
 import socket
 from pathlib import Path
@@ -198,3 +199,23 @@ async def test_no_secret_in_arguments_or_logs(tmp_path: Path) -> None:
         assert all(len(secret) >= 24 and secret not in shown for secret in secrets)
         assert (tmp_path / "run.json").stat().st_mode & 0o077 == 0
         assert (tmp_path / "postgres" / "password").stat().st_mode & 0o077 == 0
+
+
+async def test_on_a_terminal_the_view_is_a_table_that_changes_in_place(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    launcher = Launcher(tmp_path, TERM="xterm", COLUMNS="120")
+    launcher.terminal = theirs
+    async with launcher:
+        os.close(theirs)
+        shown = b""
+        async with asyncio.timeout(60):
+            while b"penstock is up" not in shown:
+                shown += await asyncio.to_thread(os.read, ours, 4096)
+        launcher.child.send_signal(signal.SIGINT)
+        assert await launcher.child.wait() == 0
+    os.close(ours)
+    text = shown.decode()
+    assert "\x1b[1A" in text  # it went back up to draw the table anew
+    assert text.rstrip().splitlines()[-1].startswith("\x1b[?25hpenstock is up")
+    for name in ("postgres", "valkey", "qdrant"):
+        assert name in text
