@@ -7,6 +7,7 @@ streams and cancellation are right once, for all concerns. All handlers are coro
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import time
 import uuid
@@ -82,7 +83,11 @@ class Interceptor(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             async with self.around(method, context):
                 received = self._receive_all(request) if streams_in else self.receive(request)
-                async with aclosing(behaviour(received, context)) as responses:
+                responses = behaviour(received, context)
+                if inspect.iscoroutine(responses):  # grpc's own health service writes to the context instead of yielding
+                    await responses
+                    return
+                async with aclosing(responses):
                     async for response in responses:
                         yield response
 

@@ -1,0 +1,94 @@
+# Every target that people and CI use; `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+export UV_PYTHON_DOWNLOADS := never
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+UV := $(CURDIR)/.uv/bin/uv
+export UV
+BIN := .venv/bin
+RUNTIME := --extra inference --extra retrieval --extra experiments --extra gateway --extra migrate --extra local
+Q ?=
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+.uv/bin/uv:
+	@echo "installing uv into .uv"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "python 3.11 or newer is needed; set PYTHON"; exit 1; }
+	@$(PYTHON) -m venv .uv && .uv/bin/pip install --quiet --disable-pip-version-check uv==0.13.8
+
+.venv/.runtime: uv.lock pyproject.toml protos/python/pyproject.toml | .uv/bin/uv
+	@echo "installing packages into .venv"
+	@$(UV) sync --quiet --frozen --inexact --python $(PYTHON) --no-default-groups $(RUNTIME)
+	@touch $@
+
+.venv/.dev: .venv/.runtime
+	@echo "installing development packages into .venv"
+	@$(UV) sync --quiet --frozen --inexact --python $(PYTHON) --group dev $(RUNTIME)
+	@touch $@ .venv/.runtime && touch $@
+
+.PHONY: setup
+setup: .venv/.dev ## Install everything, development tools included, into .venv
+
+.PHONY: run
+run: .venv/.runtime ## Start the whole suite on this machine (PORT, DATA_DIR, MODELS_DIR and server URLs are honoured)
+	@exec $(BIN)/python -m deploy.local
+
+.PHONY: ask
+ask: .venv/.runtime ## Ask the running suite: make ask Q="What is penstock?"
+	@$(BIN)/python -m deploy.local.ask "$(Q)"
+
+.PHONY: test
+test: check ## Install what is needed, then run all checks and all tests
+	$(BIN)/pytest
+
+.PHONY: test-unit
+test-unit: .venv/.dev ## Run the fast tests only
+	$(BIN)/pytest tests/unit
+
+.PHONY: check
+check: lint types protos-check manifests ## Run every check that is no test
+
+.PHONY: lint
+lint: .venv/.dev ## Check style and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+.PHONY: types
+types: .venv/.dev ## Check types strictly
+	$(BIN)/mypy
+
+.PHONY: format
+format: .venv/.dev ## Mend style and format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/buf format -w protos
+
+.PHONY: protos
+protos: .venv/.dev ## Generate the stubs and the gateway's descriptor set
+	$(BIN)/python protos/generate.py
+
+.PHONY: protos-check
+protos-check: protos ## Check the protos: format, lint, breaking changes, drift of the committed stubs
+	$(BIN)/buf format --exit-code -d protos
+	$(BIN)/buf lint build/image.binpb --path penstock
+	$(BIN)/buf breaking build/image.binpb --against protos/released.binpb --path penstock
+	git diff --exit-code -- protos services/gateway/api.binpb
+
+.PHONY: manifests
+manifests: .venv/.dev ## Validate the Kubernetes manifests offline
+	$(BIN)/python deploy/k8s/validate.py
+
+.PHONY: wheel
+wheel: .uv/bin/uv ## Build the published wheel into dist/
+	$(UV) build --package penstock --wheel
+
+.PHONY: bench
+bench: .venv/.dev ## Measure the figures of docs/benchmarks.md
+	$(BIN)/python benchmarks/run.py
+
+.PHONY: clean
+clean: ## Remove what was installed and built; data in DATA_DIR stays
+	rm -rf .venv .uv build dist
