@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -181,3 +182,16 @@ async def test_the_guardian_finds_those_that_left_their_group(tmp_path: Path) ->
     os.close(lock)
     assert marked("runaways") == []
     await nothing_left(tmp_path, limit_s=1)
+
+
+async def test_a_user_who_will_not_wait_need_not(stage: Stage) -> None:
+    deaf = stage.process("deaf", f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{FOREVER}")
+    supervisor = stage.supervise(replace(deaf, stop_limit_s=60))
+    await supervisor.start()
+    await asyncio.sleep(0.2)
+    stopping = asyncio.create_task(supervisor.stop())
+    await asyncio.sleep(0.2)
+    assert not stopping.done()
+    supervisor.kill()
+    async with asyncio.timeout(5):
+        await stopping
