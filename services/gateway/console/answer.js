@@ -195,7 +195,7 @@ export class Answer {
     if (model && engine && model !== engine) line.append(say(make("span"), "modelWith", { model, engine }));
     else if (model || engine) line.append(make("span", {}, model || engine));
     if (usage?.output_tokens) line.append(say(make("span"), "tokens", { n: Number(usage.output_tokens) }));
-    if (timings?.total) line.append(say(make("span"), "seconds", { n: seconds(timings.total) }));
+    if (timings?.total) line.append(say(make("span"), "timeIs", { n: seconds(timings.total) }));
     if (variant) line.append(say(make("span", { class: "variant" }), "variantIs", { name: variant }));
     if (!line.childNodes.length) line.append(say(make("span"), "showSources", { n: this.hits.length }));
     const facts = make("dl");
@@ -203,8 +203,14 @@ export class Answer {
     const fact = (name, value) => facts.append(say(make("dt"), name), value);
     if (model) fact("factModel", make("dd", {}, model));
     if (engine) fact("factEngine", make("dd", {}, engine));
-    if (usage?.source) fact("factTokens", this.tokens(usage));
-    if (timings?.total) fact("factTime", this.times(timings));
+    if (usage?.source) {
+      const [input, output] = [Number(usage.input_tokens ?? 0), Number(usage.output_tokens ?? 0)];
+      fact("factTokens", say(make("dd"), "factTokensValue", { input, output, source: usage.source }));
+    }
+    if (timings?.total) {
+      const [search, first, total] = [timings.retrieval, timings.first_token, timings.total].map(seconds);
+      fact("factTime", say(make("dd"), "factTimeValue", { search, first, total }));
+    }
     const { mode, assignment, request_id: request } = this.opening;
     if (mode && mode !== "SEARCH_MODE_UNSPECIFIED") fact("factMode", say(make("dd"), mode));
     if (variant) fact("factVariant", say(make("dd"), "factVariantValue", { variant, experiment: assignment?.experiment ?? "" }));
@@ -215,21 +221,6 @@ export class Answer {
     if (this.hits.length) row.append(sources);
     if (assignment) row.append(this.thumbs(assignment.assignment));
     this.end.append(row);
-  }
-
-  /** @param {import("./api.js").Usage} usage */
-  tokens(usage) {
-    const values = { input: Number(usage.input_tokens ?? 0), output: Number(usage.output_tokens ?? 0) };
-    const value = make("dd");
-    const source = say(make("span"), usage.source ?? "");
-    value.append(`${values.input} → ${values.output} (`, source, ")");
-    return value;
-  }
-
-  /** @param {import("./api.js").Timings} timings */
-  times(timings) {
-    const { retrieval, first_token: first, total } = timings;
-    return say(make("dd"), "factTimeValue", { search: seconds(retrieval), first: seconds(first), total: seconds(total) });
   }
 
   /** @param {string} assignment */

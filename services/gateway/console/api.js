@@ -43,14 +43,34 @@ export class ApiError extends Error {
   }
 }
 
+/** Where the gateway demands an API key: kept as long as the tab, and given to this origin only. */
+let apiKey = "";
+try {
+  apiKey = sessionStorage.getItem("penstock.key") ?? "";
+} catch {
+  // Storage is forbidden: the key is asked for after each loading.
+}
+
+/** @param {string} key */
+export function useApiKey(key) {
+  apiKey = key;
+  try {
+    sessionStorage.setItem("penstock.key", key);
+  } catch {
+    // As above.
+  }
+}
+
 /**
  * @param {string} path
  * @param {RequestInit} [init]
  */
-async function request(path, init) {
+async function request(path, init = {}) {
+  const headers = new Headers(init.headers);
+  if (apiKey) headers.set("authorization", `Bearer ${apiKey}`);
   let response;
   try {
-    response = await fetch(path, init);
+    response = await fetch(path, { ...init, headers });
   } catch (error) {
     if (error instanceof DOMException && error.name === "AbortError") throw error;
     throw new ApiError("UNREACHABLE", "");
@@ -158,7 +178,8 @@ export async function* streamAnswer(question, signal) {
       }
     }
   } catch (error) {
-    if (error instanceof TypeError) throw new ApiError("UNREACHABLE", "");
+    // The connection was lost, or what came is no JSON.
+    if (error instanceof TypeError || error instanceof SyntaxError) throw new ApiError("BROKEN_OFF", "");
     throw error;
   } finally {
     reader.cancel().catch(() => {});

@@ -60,7 +60,12 @@ function addTurn(query, answer) {
 function setBusy(busy) {
   send.hidden = busy;
   stopButton.hidden = !busy;
-  question.focus();
+  focusQuestion();
+}
+
+/** Where a touch screen is the keyboard, focus would cover half the page with it. */
+export function focusQuestion() {
+  if (matchMedia("(pointer: fine)").matches) question.focus();
 }
 
 export function isAnswering() {
@@ -111,7 +116,7 @@ export function startConversation() {
   live.textContent = "";
   document.body.classList.remove("talking");
   clearSources();
-  question.focus();
+  focusQuestion();
 }
 
 /**

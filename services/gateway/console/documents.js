@@ -1,7 +1,7 @@
 // @ts-check
 import { addDocument, ApiError, createCollection } from "./api.js";
 import { element, make } from "./dom.js";
-import { say } from "./i18n.js";
+import { say, text } from "./i18n.js";
 
 /** @typedef {import("./api.js").DocumentInput} DocumentInput */
 
@@ -60,7 +60,7 @@ async function addOne(collection, name, read) {
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     item.className = "bad";
-    say(item, "addFailed", { name, why: error.message, reason: error.reason });
+    say(item, "addFailed", { name, why: error.message || text("failedUnreachable"), reason: error.reason });
     return false;
   }
 }
@@ -79,7 +79,7 @@ async function chosenCollection() {
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     if (error.reason !== "COLLECTION_ALREADY_EXISTS") {
-      say(line("bad"), "addFailed", { name, why: error.message, reason: error.reason });
+      say(line("bad"), "addFailed", { name, why: error.message || text("failedUnreachable"), reason: error.reason });
       return "";
     }
   }

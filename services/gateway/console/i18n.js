@@ -14,7 +14,8 @@ export function currentLanguage() {
 }
 
 /**
- * A text in the current language. `{name}` stands for a value; a text with plural forms chooses by `n`.
+ * A text in the current language. `{name}` stands for a value, `{name:time}` for a number of seconds, `{name:text}` for
+ * the key of another text; a text with plural forms chooses by `n`.
  * @param {string} key
  * @param {Values} [values]
  * @returns {string}
@@ -23,11 +24,18 @@ export function text(key, values = {}) {
   const entry = /** @type {Record<string, string | Record<string, string>>} */ (texts[language])[key];
   if (entry === undefined) throw new Error(`texts.js has no ${language} text ${key}`);
   const form = typeof entry === "string" ? entry : entry[new Intl.PluralRules(language).select(Number(values.n))] ?? entry.other;
-  const numbers = new Intl.NumberFormat(language, { maximumFractionDigits: 2 });
-  return form.replace(/\{(\w+)\}/g, (_, name) => {
+  return form.replace(/\{(\w+)(?::(\w+))?\}/g, (_, name, kind) => {
     const value = values[name] ?? "";
-    return typeof value === "number" ? numbers.format(value) : value;
+    if (kind === "text") return text(String(value));
+    if (typeof value === "string") return value;
+    return kind === "time" ? time(value) : new Intl.NumberFormat(language).format(value);
   });
+}
+
+/** @param {number} seconds */
+function time(seconds) {
+  const [amount, unit] = seconds < 1 ? [Math.round(1000 * seconds), "millisecond"] : [seconds, "second"];
+  return new Intl.NumberFormat(language, { style: "unit", unit, maximumFractionDigits: 1 }).format(amount);
 }
 
 /**

@@ -1,6 +1,6 @@
 // @ts-check
-import { ApiError, listCollections, listModels } from "./api.js";
-import { ask, isAnswering, resume, startConversation, stop } from "./chat.js";
+import { ApiError, listCollections, listModels, useApiKey } from "./api.js";
+import { ask, focusQuestion, isAnswering, resume, startConversation, stop } from "./chat.js";
 import { openDocuments, startDocuments } from "./documents.js";
 import { element, make, recall, remember } from "./dom.js";
 import { currentLanguage, say, setLanguage, startLanguage } from "./i18n.js";
@@ -134,6 +134,12 @@ function listen() {
   const address = `${location.origin}/openai/v1`;
   element("openai-url", HTMLElement).textContent = address;
   element("openai", HTMLButtonElement).addEventListener("click", () => void copy(address));
+  element("key-form", HTMLFormElement).addEventListener("submit", (event) => {
+    event.preventDefault();
+    useApiKey(element("key", HTMLInputElement).value.trim());
+    element("key-dialog", HTMLDialogElement).close();
+    void load();
+  });
   language.addEventListener("change", () => setLanguage(language.value));
   model.addEventListener("change", () => remember("model", model.value));
   collection.addEventListener("change", () => {
@@ -156,18 +162,20 @@ async function start() {
     return make("li", {}, button);
   }));
   listen();
-  question.focus();
-  const lists = Promise.all([loadCollections(), loadModels()]);
-  const choice = () => ({ collection: collection.value, model: model.value });
-  for (const [work, key] of /** @type {[Promise<unknown>, string][]} */ ([[lists, "listsFailed"], [resume(choice), "historyFailed"]])) {
-    try {
-      await work;
-    } catch (error) {
-      if (!(error instanceof ApiError)) throw error;
-      announce(key);
-    }
-  }
+  focusQuestion();
+  await load();
   document.body.classList.add("ready");
+}
+
+async function load() {
+  const choice = () => ({ collection: collection.value, model: model.value });
+  const works = await Promise.allSettled([loadCollections(), loadModels(), resume(choice)]);
+  const failed = works.findIndex((work) => work.status === "rejected");
+  if (failed < 0) return;
+  const { reason } = /** @type {PromiseRejectedResult} */ (works[failed]);
+  if (!(reason instanceof ApiError)) throw reason;
+  if (reason.reason === "UNAUTHENTICATED") element("key-dialog", HTMLDialogElement).showModal();
+  else announce(failed < 2 ? "listsFailed" : "historyFailed");
 }
 
 void start();

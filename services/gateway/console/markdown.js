@@ -155,7 +155,10 @@ class BlockWriter {
     for (const match of this.source.slice(from, to).matchAll(INLINE)) {
       const [whole, code, bold, number, label, address, soft] = match;
       const start = from + match.index;
-      this.plain(parent, at, start);
+      // The space before a marker must not let it slip to the next line, away from its sentence.
+      const held = number !== undefined && this.source[start - 1] === " " && start > at;
+      this.plain(parent, at, held ? start - 1 : start);
+      if (held) parent.append("\u202f");
       at = start + whole.length;
       if (code !== undefined) parent.append(make("code", {}, code));
       else if (bold !== undefined) this.nested(parent, make("strong"), start + 2, at - 2);

@@ -29,8 +29,8 @@ function bare(text) {
 }
 
 /** @param {string} letters */
-function pairs(letters) {
-  return new Set(Array.from({ length: Math.max(0, letters.length - 1) }, (_, at) => letters.slice(at, at + 2)));
+function triples(letters) {
+  return new Set(Array.from({ length: Math.max(0, letters.length - 2) }, (_, at) => letters.slice(at, at + 3)));
 }
 
 /**
@@ -38,7 +38,7 @@ function pairs(letters) {
  * in the answer only, so the place in the passage is found here.
  * @param {string} sentence
  * @param {string} passage
- * @returns {{start: number, end: number} | null} Null where nothing is at least half alike.
+ * @returns {{start: number, end: number} | null} Null where no sentence holds half of it.
  */
 export function findSentence(sentence, passage) {
   const wanted = bare(sentence).letters;
@@ -46,11 +46,11 @@ export function findSentence(sentence, passage) {
   const { letters, places } = bare(passage);
   const at = letters.indexOf(wanted);
   if (at >= 0) return { start: places[at], end: places[at + wanted.length - 1] + 1 };
-  const wantedPairs = pairs(wanted);
+  const wantedTriples = triples(wanted);
   let best = { share: 0.5, start: -1, end: -1 };
   for (const match of passage.matchAll(/[^.!?。！？\n]+[.!?。！？]*/g)) {
-    const found = pairs(bare(match[0]).letters);
-    const share = [...wantedPairs].filter((pair) => found.has(pair)).length / Math.max(wantedPairs.size, found.size);
+    const found = triples(bare(match[0]).letters);
+    const share = [...wantedTriples].filter((one) => found.has(one)).length / wantedTriples.size;
     if (share > best.share) best = { share, start: match.index, end: match.index + match[0].length };
   }
   return best.start < 0 ? null : best;
