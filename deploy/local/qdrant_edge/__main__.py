@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,10 @@ def main() -> None:
         level=os.environ.get("LOG_LEVEL", "INFO").upper(),
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
     )
-    uvloop.run(run(Settings.from_environment()))
+    try:
+        uvloop.run(run(Settings.from_environment()))
+    except OSError as error:
+        sys.exit(f"qdrant_edge: {error}")
 
 
 if __name__ == "__main__":

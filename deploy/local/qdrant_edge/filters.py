@@ -38,15 +38,12 @@ def engine_filter(message: common_pb2.Filter) -> edge.Filter:
             [_condition(part) for part in message.min_should.conditions],
             message.min_should.min_count,
         )
-    try:
-        return edge.Filter(
-            must=[_condition(part) for part in message.must] or None,
-            should=[_condition(part) for part in message.should] or None,
-            must_not=[_condition(part) for part in message.must_not] or None,
-            min_should=min_should,
-        )
-    except (ValueError, TypeError) as error:
-        raise wrong_input(f"filter: {error}") from error
+    return edge.Filter(
+        must=[_condition(part) for part in message.must] or None,
+        should=[_condition(part) for part in message.should] or None,
+        must_not=[_condition(part) for part in message.must_not] or None,
+        min_should=min_should,
+    )
 
 
 def _condition(message: common_pb2.Condition) -> EngineCondition:  # noqa: PLR0911  # one return a kind
@@ -101,11 +98,28 @@ def _bounds(message: common_pb2.Range | common_pb2.DatetimeRange | common_pb2.Va
     return {field.name: value for field, value in message.ListFields()}
 
 
+class _Truth:
+    """A truth value that the engine takes as one.
+
+    Its binding tries integers before truth values, and a Python bool is an integer: `MatchValue(True)`
+    would look for the number 1. It accepts numpy's bool, which is none, and knows it by this name.
+    """
+
+    def __init__(self, value: bool) -> None:
+        self._value = value
+
+    def __bool__(self) -> bool:
+        return self._value
+
+
+_Truth.__module__, _Truth.__name__ = "numpy", "bool_"
+
+
 # By the name of the field that Qdrant's message sets.
 _MATCHES: dict[str, Callable[[Any], EngineMatch]] = {
     "keyword": edge.MatchValue,
     "integer": edge.MatchValue,
-    "boolean": edge.MatchValue,
+    "boolean": lambda value: edge.MatchValue(_Truth(value)),  # type: ignore[arg-type]  # see _Truth
     "keywords": lambda value: edge.MatchAny(list(value.strings)),
     "integers": lambda value: edge.MatchAny(list(value.integers)),
     "except_keywords": lambda value: edge.MatchExcept(list(value.strings)),

@@ -184,11 +184,7 @@ class PointsServicer(points_service_pb2_grpc.PointsServicer):
     ) -> pb2.PointsOperationResponse:
         started = time.monotonic()
         collection = self._store.collection(request.collection_name)
-        try:
-            converted = convert(collection)
-        except (ValueError, TypeError) as error:
-            raise wrong_input(str(error)) from error
-        return await _written(collection, converted, request.ByteSize(), started)
+        return await _written(collection, convert(collection), request.ByteSize(), started)
 
 
 async def _written(

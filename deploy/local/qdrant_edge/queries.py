@@ -31,9 +31,12 @@ StoredVector = Callable[[EngineId, str], EngineVector]
 def engine_query(message: points_pb2.QueryPoints, stored: StoredVector) -> edge.QueryRequest:
     """Raises Refusal when the query is malformed or of a kind that is not served."""
     _refuse_lookup(message)
+    limit = message.limit if message.HasField("limit") else LIMIT
+    if limit == 0:
+        raise wrong_input("limit is 0: it must be 1 or more")
     scoring, condition = _scoring(message, stored)
     return edge.QueryRequest(
-        limit=message.limit if message.HasField("limit") else LIMIT,
+        limit=limit,
         offset=message.offset,
         query=scoring,
         prefetches=[_prefetch(leg, stored) for leg in message.prefetch] or None,
@@ -121,7 +124,7 @@ def _mmr(message: points_pb2.Mmr, vector: EngineVector, using: str) -> edge.Mmr:
 
 
 def order_by(message: points_pb2.OrderBy) -> edge.OrderBy:
-    """Raises Refusal when the key is no path or the start no value."""
+    """Raises ValueError when the key is no path."""
     start: int | float | str | None = None
     match message.start_from.WhichOneof("value"):
         case "float":
@@ -133,14 +136,11 @@ def order_by(message: points_pb2.OrderBy) -> edge.OrderBy:
         case "datetime":
             start = message.start_from.datetime
     descending = message.direction == points_pb2.Desc
-    try:
-        return edge.OrderBy(
-            message.key,
-            edge.Direction.Desc if descending else edge.Direction.Asc,
-            start,
-        )
-    except (ValueError, TypeError) as error:
-        raise wrong_input(f"order_by: {error}") from error
+    return edge.OrderBy(
+        message.key,
+        edge.Direction.Desc if descending else edge.Direction.Asc,
+        start,
+    )
 
 
 def _params(message: points_pb2.SearchParams) -> edge.SearchParams:

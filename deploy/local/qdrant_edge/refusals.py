@@ -49,10 +49,17 @@ def not_served(what: str) -> Refusal:
     return Refusal(grpc.StatusCode.UNIMPLEMENTED, message)
 
 
-def of_engine(error: Exception) -> Refusal:
-    """Tell the engine's own errors apart; it raises them all as a bare `Exception`."""
+def of_engine(error: BaseException) -> Refusal | None:
+    """Tell the engine's own errors apart; None for what is none of the engine's.
+
+    The engine has no exception classes: all it raises is a bare `Exception`, or a panic.
+    """
     text = str(error)
-    if text.startswith("Service ") or isinstance(error, OSError):
+    if type(error).__name__ == "PanicException":
+        return Refusal(grpc.StatusCode.INTERNAL, f"the engine failed: {text}")
+    if type(error) is not Exception:
+        return None
+    if text.startswith("Service "):
         return Refusal(grpc.StatusCode.INTERNAL, text)
     if text.startswith("No point with id"):
         return Refusal(grpc.StatusCode.NOT_FOUND, f"Not found: {text}")
@@ -82,6 +89,10 @@ class RefusalInterceptor(grpc.aio.ServerInterceptor):
             except NotImplementedError:
                 missing = not_served(handler_call_details.method)
                 await context.abort(missing.code, missing.message)
+            except (ValueError, OverflowError) as error:
+                # The engine's request classes refuse malformed paths, dates and numbers with these.
+                malformed = wrong_input(str(error))
+                await context.abort(malformed.code, malformed.message)
 
         wrapped: Any = answer
         return grpc.unary_unary_rpc_method_handler(wrapped, handler.request_deserializer, handler.response_serializer)

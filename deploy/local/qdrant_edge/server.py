@@ -37,7 +37,7 @@ class QdrantServicer(qdrant_pb2_grpc.QdrantServicer):
 
 
 async def serve(store: Store, address: str) -> tuple[grpc.aio.Server, health_aio.HealthServicer]:
-    """Start answering on `address` (host:port). Raises RuntimeError when it is taken."""
+    """Start answering on `address` (host:port). Raises OSError when it is taken."""
     server = grpc.aio.server(
         interceptors=[RefusalInterceptor()],
         options=[
@@ -56,7 +56,10 @@ async def serve(store: Store, address: str) -> tuple[grpc.aio.Server, health_aio
         (snapshots_service_pb2_grpc.add_SnapshotsServicer_to_server, snapshots_service_pb2_grpc.SnapshotsServicer()),
     ):
         add(servicer, server)  # type: ignore[no-untyped-call]  # generated without types
-    server.add_insecure_port(address)
+    try:
+        server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {address}: it is taken, or is no address of this machine") from error
     await server.start()
     for service in SERVICES:
         await health.set(service, health_pb2.HealthCheckResponse.SERVING)

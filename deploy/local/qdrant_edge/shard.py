@@ -29,9 +29,11 @@ class Shard:
         """Run one call of the engine. Raises Refusal for what the engine refuses."""
         try:
             return action(self._opened())
-        # The engine has no exception classes: all it raises is a bare Exception.
-        except Exception as error:
-            raise of_engine(error) from error
+        # A panic of the engine is not even an Exception.
+        except BaseException as error:
+            if refusal := of_engine(error):
+                raise refusal from error
+            raise
 
     def update(self, operation: edge.UpdateOperation) -> None:
         """Apply one write; it is in the write-ahead log when this returns."""

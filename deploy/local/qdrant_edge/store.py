@@ -1,5 +1,6 @@
 """All collections and aliases of one data folder."""
 
+import fcntl
 import logging
 import shutil
 import time
@@ -7,6 +8,7 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 from deploy.local.qdrant_edge import refusals
 from deploy.local.qdrant_edge.catalog import Catalog, CollectionRecord, Contents
@@ -25,13 +27,16 @@ class Store:
     """The collections; a shard is opened when it is first used.
 
     Args:
-        data_dir: made when it does not exist. One process at a time may use it: the engine locks
-            each shard.
+        data_dir: made when it does not exist. One process at a time may use it.
+
+    Raises:
+        OSError: another process uses the folder, or it cannot be written.
     """
 
     def __init__(self, data_dir: Path) -> None:
         self._root = data_dir / "collections"
         self._root.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(data_dir / "lock")
         self._catalog = Catalog(data_dir / "catalog.json")
         self._open: dict[str, Collection] = {}
         self._remove_leftovers()
@@ -148,6 +153,7 @@ class Store:
             except Refusal:
                 log.exception("collection %s could not be closed", name)
         self._open.clear()
+        self._lock.close()
 
     def _remove_leftovers(self) -> None:
         """Remove what a crash left behind: folders that the catalog does not know."""
@@ -159,6 +165,16 @@ class Store:
             for generation in folder.iterdir():
                 if generation.name != known[folder.name]:
                     shutil.rmtree(generation)
+
+
+def _locked(path: Path) -> IO[bytes]:
+    file = path.open("wb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise OSError(f"another process uses the data folder {path.parent}: stop it, or set DATA_DIR") from None
+    return file
 
 
 def _check_name(name: str) -> None:
