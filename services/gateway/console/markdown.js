@@ -158,16 +158,26 @@ class BlockWriter {
       // The space before a marker must not let it slip to the next line, away from its sentence.
       const held = number !== undefined && this.source[start - 1] === " " && start > at;
       this.plain(parent, at, held ? start - 1 : start);
-      if (held) parent.append("\u202f");
       at = start + whole.length;
       if (code !== undefined) parent.append(make("code", {}, code));
       else if (bold !== undefined) this.nested(parent, make("strong"), start + 2, at - 2);
       else if (soft !== undefined) this.nested(parent, make("em"), start + 1, at - 1);
-      else if (number !== undefined) parent.append(this.marker(Number(number), start) ?? whole);
+      else if (number !== undefined) parent.append(this.mark(Number(number), start, whole, held));
       else if (/^https?:\/\//.test(address)) parent.append(make("a", { href: address, target: "_blank", rel: "noopener noreferrer" }, label));
       else this.plain(parent, start + 1, start + 1 + label.length);
     }
     this.plain(parent, at, to);
+  }
+
+  /**
+   * @param {number} number
+   * @param {number} at
+   * @param {string} whole
+   * @param {boolean} held
+   */
+  mark(number, at, whole, held) {
+    const node = this.marker(number, at) ?? whole;
+    return held ? make("span", { class: "held" }, "\u202f", node) : node;
   }
 
   /**

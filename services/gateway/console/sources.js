@@ -13,6 +13,8 @@ const note = element("sources-note", HTMLParagraphElement);
 
 /** @type {unknown} */
 let shownFor = null;
+/** @type {Use[]} */
+let shownUses = [];
 
 /**
  * Letters and digits alone, with the place of each in the text: what is left when spacing and markup are not compared.
@@ -70,13 +72,16 @@ export function titleOf(hit) {
  * @param {Use[]} uses
  */
 function card(hit, number, uses) {
-  const mine = uses.filter((use) => use.number === number);
+  const cited = uses.some((use) => use.number === number);
   const passage = make("div", { class: "passage" });
+  /** @type {import("./markdown.js").Span[]} */
   const spans = [];
-  for (const use of mine) {
-    const place = findSentence(use.sentence, hit.text);
-    if (place) spans.push({ ...place, sources: String(number) });
-  }
+  uses.forEach((use, index) => {
+    const place = use.number === number ? findSentence(use.sentence, hit.text) : null;
+    const same = spans.find((span) => span.start === place?.start);
+    if (same) same.sources += ` ${index}`;
+    else if (place) spans.push({ ...place, sources: String(index) });
+  });
   new MarkdownView(passage).update(hit.text, spans);
   const relevance = make("span", { class: "relevance" });
   say(relevance, "relevance", { n: Math.round(100 * (hit.relevance ?? 0)) });
@@ -84,7 +89,7 @@ function card(hit, number, uses) {
   const more = make("button", { class: "link more", type: "button", "aria-expanded": "false" });
   say(more, "showAll");
   const item = make(
-    "li", { class: mine.length ? "source cited" : "source", "data-number": String(number), tabindex: "-1" },
+    "li", { class: cited ? "source cited" : "source", "data-number": String(number), tabindex: "-1" },
     make("header", {}, make("span", { class: "number" }, String(number)), make("h3", {}, titleOf(hit)), relevance),
     passage,
     make("footer", {}, make("span", { class: "place" }, `${hit.collection} / ${hit.document}`), more),
@@ -113,6 +118,7 @@ function unfold(item, open) {
  */
 export function showSources(answer, hits, uses, modeNote = "") {
   shownFor = answer;
+  shownUses = uses;
   list.replaceChildren(...hits.map((hit, index) => card(hit, index + 1, uses)));
   for (const item of /** @type {NodeListOf<HTMLElement>} */ (list.querySelectorAll(".source"))) {
     const passage = item.querySelector(".passage");
@@ -147,11 +153,9 @@ export function highlightSource(number, sentence = "") {
   const item = /** @type {HTMLElement | null} */ (list.querySelector(".source.active"));
   if (!item) return;
   unfold(item, true);
-  const wanted = bare(sentence).letters;
-  const marks = [...item.querySelectorAll("mark")];
-  for (const mark of marks) {
-    const letters = bare(mark.textContent ?? "").letters;
-    mark.classList.toggle("active", wanted.includes(letters) || letters.includes(wanted));
+  const use = shownUses.findIndex((one) => one.number === number && one.sentence === sentence);
+  for (const mark of item.querySelectorAll("mark")) {
+    mark.classList.toggle("active", mark.matches(`[data-sources~="${use}"]`));
   }
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   item.scrollIntoView({ block: "nearest", behavior: calm ? "auto" : "smooth" });
