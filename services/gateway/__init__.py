@@ -1,0 +1,1 @@
+"""Envoy in front of the services: its configuration, and the pages that it serves."""

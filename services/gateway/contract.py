@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from google.api import annotations_pb2, httpbody_pb2
 from google.protobuf import any_pb2, descriptor_pb2, duration_pb2
@@ -129,9 +129,10 @@ class Contract:
         kept[name] = bare
 
     def _bindings(self, service: str, method: descriptor_pb2.MethodDescriptorProto) -> list[Rpc]:
-        if not method.options.HasExtension(annotations_pb2.http):
+        http: Any = annotations_pb2.http  # typed as a plain descriptor, which the stubs of options do not take
+        if not method.options.HasExtension(http):
             return []
-        rule = method.options.Extensions[annotations_pb2.http]
+        rule = method.options.Extensions[http]
         bindings: list[Rpc] = []
         for one in (rule, *rule.additional_bindings):
             verb = one.WhichOneof("pattern") or ""

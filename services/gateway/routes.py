@@ -37,6 +37,7 @@ def build_routes(settings: GatewaySettings, contract: Contract, pages: Sequence[
         routes=[
             _preflight(),
             *(route for page in pages for route in _page(page)),
+            _to("/docs/", "/docs"),
             _oversized(settings.max_request_bytes),
             *(_grpc(f"/{package}.", package.split(".")[1]) for package in contract.packages),
             *(_grpc(prefix, ANY_BACKEND) for prefix in _REFLECTION),
@@ -78,6 +79,12 @@ def _page(page: Page) -> list[Any]:
     return [_open(unchanged), _open(whole)]
 
 
+def _to(path: str, target: str) -> Any:
+    route = _route(route_components_pb2.RouteMatch(path=path))
+    route.redirect.path_redirect = target
+    return _open(route)
+
+
 def _oversized(limit: int) -> Any:
     """Refuses a body by the length it announces, before any of it is read."""
     too_long = route_components_pb2.HeaderMatcher(
@@ -87,7 +94,7 @@ def _oversized(limit: int) -> Any:
 
 
 def _grpc(prefix: str, cluster: str) -> Any:
-    """gRPC and gRPC-Web as they come. The caller's deadline is the only limit on time."""
+    """Calls of gRPC and gRPC-Web as they come. The caller's deadline is the only limit on time."""
     headers = [header_begins("content-type", "application/grpc")]
     route = _route(route_components_pb2.RouteMatch(prefix=prefix, headers=headers))
     _forward(route, cluster, timeout=0, idle=0)
