@@ -1,0 +1,136 @@
+"""The inference service: `python -m services.inference`."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from penstock.assigner import Assigner
+from penstock.inference.v1 import (
+    embedding_service_pb2_grpc,
+    generation_service_pb2_grpc,
+    model_service_pb2_grpc,
+    openai_service_pb2_grpc,
+)
+
+from services.chassis import server
+from services.chassis.channels import open_channel
+from services.chassis.server import Served
+from services.inference.handlers import EmbeddingService, GenerationService, ModelService
+from services.inference.inference import Inference
+from services.inference.models import Models
+from services.inference.openai_handlers import OpenAIService
+from services.inference.settings import InferenceSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AsyncExitStack
+
+    from services.chassis.call import Lifecycle
+    from services.inference.engine import Engine
+
+_log = logging.getLogger(__name__)
+_PACKAGE: Final = "penstock.inference.v1"
+
+
+def main() -> None:
+    """Builds the settings and serves."""
+    settings = InferenceSettings()
+
+    async def build(stack: AsyncExitStack, lifecycle: Lifecycle) -> Sequence[Served]:  # noqa: ARG001 - no stream outlives its call
+        engines = [*_remote_engines(settings), *_embedded_engines(settings)]
+        for engine in engines:
+            stack.push_async_callback(engine.close)
+        models = Models(
+            engines,
+            auto_model=settings.auto_model,
+            auto_embedding_model=settings.auto_embedding_model,
+            probe_seconds=settings.probe_seconds,
+        )
+        await stack.enter_async_context(models)
+        inference = Inference(models, await _assigner(settings, stack))
+        return _served(inference, models)
+
+    server.run("inference", settings, build)
+
+
+def _served(inference: Inference, models: Models) -> list[Served]:
+    return [
+        Served(
+            f"{_PACKAGE}.GenerationService",
+            GenerationService(inference),
+            generation_service_pb2_grpc.add_GenerationServiceServicer_to_server,
+        ),
+        Served(
+            f"{_PACKAGE}.EmbeddingService",
+            EmbeddingService(inference),
+            embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server,
+        ),
+        Served(f"{_PACKAGE}.ModelService", ModelService(models), model_service_pb2_grpc.add_ModelServiceServicer_to_server),
+        Served(
+            f"{_PACKAGE}.OpenAIService",
+            OpenAIService(inference, models),
+            openai_service_pb2_grpc.add_OpenAIServiceServicer_to_server,
+        ),
+    ]
+
+
+async def _assigner(settings: InferenceSettings, stack: AsyncExitStack) -> Assigner | None:
+    if not settings.experiments_address:
+        return None
+    channel = await open_channel(stack, settings.experiments_address)
+    return await stack.enter_async_context(Assigner(channel, "inference"))
+
+
+def _remote_engines(settings: InferenceSettings) -> list[Engine]:
+    """Engines behind HTTP, in the order in which `auto` prefers them."""
+    if not (settings.vllm_base_url or settings.openai_base_url or settings.ollama_base_url):
+        return []
+    # aiohttp takes 10 MiB that a suite without such engines need not pay.
+    from services.inference.engines.ollama import OllamaEngine  # noqa: PLC0415
+    from services.inference.engines.openai import OpenAIEngine  # noqa: PLC0415
+    from services.inference.engines.remote import Limits  # noqa: PLC0415
+
+    limits = Limits(settings.connect_seconds, settings.first_token_seconds, settings.inter_token_seconds)
+    embedders = {name.strip() for name in settings.embedding_models.split(",")} - {""}
+    engines: list[Engine] = []
+    for url, key in (
+        (settings.vllm_base_url, settings.vllm_api_key),
+        (settings.openai_base_url, settings.openai_api_key),
+    ):
+        if url:
+            engines.append(OpenAIEngine(url, api_key=key.get_secret_value(), embedding_models=embedders, limits=limits))
+    if settings.ollama_base_url:
+        engines.append(OllamaEngine(settings.ollama_base_url, limits=limits))
+    return engines
+
+
+def _embedded_engines(settings: InferenceSettings) -> list[Engine]:
+    """Engines in this process. One whose package is not installed is left out, and the log says so."""
+    engines: list[Engine] = []
+    embed = None
+    try:
+        from services.inference.engines.llamacpp import LlamaCppEngine  # noqa: PLC0415 - its package may be missing
+
+        engines.append(LlamaCppEngine(settings.gguf_folder, settings.data_dir))
+    except ImportError as error:
+        _log.warning("engine llamacpp is left out: %s is not installed", error.name)
+    try:
+        from services.inference.engines.minilm import MiniLMEngine  # noqa: PLC0415 - as above
+
+        minilm = MiniLMEngine(settings.data_dir)
+        engines.append(minilm)
+        embed = minilm.embed
+    except ImportError as error:
+        _log.warning("engine minilm is left out: %s is not installed", error.name)
+    try:
+        from services.inference.engines.extractive import ExtractiveEngine  # noqa: PLC0415 - as above
+
+        engines.append(ExtractiveEngine(embed))
+    except ImportError as error:
+        _log.warning("engine extractive is left out: %s is not installed", error.name)
+    return engines
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+"""Talks to an engine's HTTP server: one pool of connections, streamed lines, and failures in the terms of the domain."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import aiohttp
+import msgspec
+
+from services.chassis.errors import Failure, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+_JSON: Final = {"Content-Type": "application/json"}
+_MAX_LINE: Final = 4 * 1024 * 1024
+_MAX_ERROR: Final = 64 * 1024
+_MAX_TOLD: Final = 200
+# uvicorn, under most engines' servers, closes idle connections after 5 s: one kept longer may be dead when it is used.
+_KEEP_IDLE: Final = 4.0
+# How long to wait for the end of a response that is complete, so that its connection can be used again.
+_GRACE: Final = 0.02
+
+_TOO_LONG: Final = re.compile(
+    r"context[ _](length|size|window)|maximum context|max_model_len|prompt is too long", re.IGNORECASE
+)
+_PRIVATE: Final = re.compile(r"\w+://\S+|(?<!\w)(?:/[\w.@-]+){2,}/?|\b(?:sk|hf|key)[-_][\w-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds that an engine may take: to connect, to its first content, and between two contents."""
+
+    connect: float = 2.0
+    first_token: float = 120.0
+    inter_token: float = 60.0
+
+
+class Lines:
+    """The lines of a streamed response, in batches of what arrived together."""
+
+    def __init__(self, engine: str, response: aiohttp.ClientResponse, limits: Limits, deadline: float) -> None:
+        self._engine = engine
+        self._response = response
+        self._limits = limits
+        self._deadline = deadline
+        self._has_content = False
+        self._tail = b""
+
+    def content_came(self) -> None:
+        """Grants the engine its time for the next content. Lines without content, such as pings, grant none."""
+        self._has_content = True
+        self._deadline = asyncio.get_running_loop().time() + self._limits.inter_token
+
+    async def more(self) -> list[bytes] | None:
+        """Waits for at least one whole line; None at the end. Raises GENERATION_FAILED if the response is cut or stalls."""
+        while True:
+            try:
+                async with asyncio.timeout_at(self._deadline):
+                    chunk = await self._response.content.readany()
+            except TimeoutError:
+                raise self._stalled() from None
+            except (aiohttp.ClientError, OSError) as error:
+                raise failed(self._engine, "the connection broke before the end of the text") from error
+            if not chunk:
+                rest, self._tail = self._tail, b""
+                return [rest] if rest else None
+            *lines, self._tail = (self._tail + chunk).split(b"\n")
+            if lines:
+                return lines
+            if len(self._tail) > _MAX_LINE:
+                raise failed(self._engine, f"it sent a line of more than {_MAX_LINE} bytes")
+
+    async def finish(self) -> None:
+        """Gives a response that is complete the chance to hand its connection back to the pool."""
+        with suppress(TimeoutError, aiohttp.ClientError, OSError):
+            async with asyncio.timeout(_GRACE):
+                while await self._response.content.readany():
+                    pass
+
+    def _stalled(self) -> Failure:
+        if self._has_content:
+            return failed(self._engine, f"no more text came for {self._limits.inter_token:g} s")
+        return unavailable(self._engine, f"it gave no text within {self._limits.first_token:g} s")
+
+
+class RemoteServer:
+    """An engine's HTTP server.
+
+    Args:
+        engine: Name of the engine, for failures.
+        base_url: What all paths are appended to.
+        headers: Sent with each request.
+        limits: How long the server may take.
+    """
+
+    def __init__(self, engine: str, base_url: str, *, headers: Mapping[str, str] | None = None, limits: Limits) -> None:
+        self._engine = engine
+        self._base_url = base_url
+        self._limits = limits
+        self._session = aiohttp.ClientSession(
+            # Admission belongs to the service, not to the pool: a hidden queue here would break its limits.
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_IDLE),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect),
+            headers=dict(headers or {}),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    async def close(self) -> None:
+        """Closes all connections, busy ones too."""
+        await self._session.close()
+
+    async def get(self, path: str) -> bytes:
+        """Fetches a document. Raises Failure as `refusal` says."""
+        return await self._whole("GET", path, None)
+
+    async def post(self, path: str, body: bytes) -> bytes:
+        """Sends JSON, and fetches the whole answer. Raises Failure as `refusal` says."""
+        return await self._whole("POST", path, body)
+
+    @asynccontextmanager
+    async def stream(self, path: str, body: bytes) -> AsyncIterator[Lines]:
+        """Sends JSON, and streams the answer. Leaving before its end closes the socket at once: that stops the engine."""
+        deadline = asyncio.get_running_loop().time() + self._limits.first_token
+        response = await self._request("POST", path, body)
+        try:
+            yield Lines(self._engine, response, self._limits, deadline)
+        finally:
+            response.close()
+
+    async def _whole(self, method: str, path: str, body: bytes | None) -> bytes:
+        response = await self._request(method, path, body)
+        try:
+            async with asyncio.timeout(self._limits.first_token):
+                return await response.read()
+        except (aiohttp.ClientError, OSError) as error:
+            raise unavailable(self._engine, "the connection broke while it answered") from error
+        finally:
+            response.close()
+
+    async def _request(self, method: str, path: str, body: bytes | None) -> aiohttp.ClientResponse:
+        try:
+            async with asyncio.timeout(self._limits.first_token):
+                response = await self._session.request(
+                    method, self._base_url + path, data=body, headers=_JSON if body else None, allow_redirects=False
+                )
+        except TimeoutError as error:
+            raise unavailable(self._engine, "it did not answer in time") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise unavailable(self._engine, "it cannot be connected to, or closed the connection") from error
+        if response.status != 200:  # noqa: PLR2004 - the one status that these APIs succeed with
+            try:
+                raise await self._refusal(response)
+            finally:
+                response.close()
+        return response
+
+    async def _refusal(self, response: aiohttp.ClientResponse) -> Failure:
+        body = b""
+        with suppress(TimeoutError, aiohttp.ClientError, OSError):
+            async with asyncio.timeout(self._limits.connect):
+                body = await response.content.read(_MAX_ERROR)
+        return refusal(self._engine, response.status, response.headers.get("Retry-After"), body)
+
+
+def failed(engine: str, why: str) -> Failure:
+    """GENERATION_FAILED: what has come of the text is not all of it."""
+    return Failure(Reason.GENERATION_FAILED, f"engine {engine} failed while it generated: {why}", metadata={"engine": engine})
+
+
+def unavailable(engine: str, why: str) -> Failure:
+    """ENGINE_UNAVAILABLE: nothing has come of the text; trying again may help."""
+    message = f"engine {engine} is not available: {why}; try again, or choose another model"
+    return Failure(Reason.ENGINE_UNAVAILABLE, message, metadata={"engine": engine})
+
+
+def refusal(engine: str, status: int, retry_after: str | None, body: bytes) -> Failure:  # noqa: PLR0911 - a table of statuses
+    """What an HTTP status other than 200 means."""
+    told = told_by(body)
+    facts = {"engine": engine}
+    if status in {401, 403}:
+        # The text of such an error tends to hold a part of the key.
+        message = f"engine {engine} refuses the key penstock has for it (HTTP {status}); its operator must set another"
+        return Failure(Reason.ENGINE_REFUSED_CREDENTIALS, message, metadata=facts)
+    if status == 429 or (status == 503 and retry_after):  # noqa: PLR2004 - HTTP's own numbers
+        message = f"engine {engine} takes no more requests for now (HTTP {status}); try again later"
+        return Failure(Reason.ENGINE_OVERLOADED, message, metadata=facts, retry_after=_seconds(retry_after))
+    if _is_too_long(body, told):
+        return Failure(Reason.CONTEXT_TOO_LONG, f"the prompt does not fit into the model's context: {told}", metadata=facts)
+    if status == 404:  # noqa: PLR2004
+        return Failure(Reason.MODEL_NOT_FOUND, f"engine {engine} does not have the model (any more): {told}", metadata=facts)
+    if status in {405, 501}:
+        message = f"engine {engine} does not offer this for the model (HTTP {status}): {told}"
+        return Failure(Reason.MODEL_CAPABILITY_MISSING, message, metadata=facts)
+    if status == 500:  # noqa: PLR2004
+        return failed(engine, f"HTTP {status}: {told}")
+    if 400 <= status < 500:  # noqa: PLR2004
+        return Failure(Reason.INVALID_FIELD, f"engine {engine} refuses the request (HTTP {status}): {told}", metadata=facts)
+    return unavailable(engine, f"it answered with HTTP {status}")
+
+
+def refused_in_stream(engine: str, error: Any) -> Failure:
+    """What an error object in the midst of a stream means."""
+    body = msgspec.json.encode({"error": error})
+    told = told_by(body)
+    if _is_too_long(body, told):
+        return Failure(
+            Reason.CONTEXT_TOO_LONG, f"the text does not fit into the model's context: {told}", metadata={"engine": engine}
+        )
+    return failed(engine, told)
+
+
+def told_by(body: bytes) -> str:
+    """A short form of what the engine says of an error, without addresses, paths and keys: it may go to a client."""
+    try:
+        document = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return "no reason given"
+    text: Any = document
+    for key in ("error", "message", "detail"):
+        if isinstance(text, dict) and key in text:
+            text = text[key]
+    if not isinstance(text, str) or not text.strip():
+        return "no reason given"
+    clean = " ".join(_PRIVATE.sub("...", "".join(one if one.isprintable() else " " for one in text)).split())
+    return clean if len(clean) <= _MAX_TOLD else f"{clean[:_MAX_TOLD]}..."
+
+
+def _is_too_long(body: bytes, told: str) -> bool:
+    return b"context_length_exceeded" in body or b"exceed_context_size" in body or _TOO_LONG.search(told) is not None
+
+
+def _seconds(retry_after: str | None) -> float:
+    """Reads Retry-After, a number of seconds or a date; 1 s where the engine does not say."""
+    if not retry_after:
+        return 1.0
+    try:
+        return max(0.0, float(retry_after))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return 1.0

@@ -1,0 +1,81 @@
+"""The gRPC services of inference, but for the OpenAI face: convert, call the domain, convert back."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from penstock.inference.v1 import (
+    embedding_service_pb2_grpc,
+    generation_service_pb2_grpc,
+    model_service_pb2,
+    model_service_pb2_grpc,
+)
+
+from services.chassis.call import current_call
+from services.inference import convert
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from penstock.inference.v1 import embedding_service_pb2, generation_service_pb2
+
+    from services.chassis.interceptors import Context
+    from services.inference.inference import Inference
+    from services.inference.models import Models
+
+
+class GenerationService(generation_service_pb2_grpc.GenerationServiceServicer):
+    """Generates text."""
+
+    def __init__(self, inference: Inference) -> None:
+        self._inference = inference
+
+    async def Generate(
+        self,
+        request: generation_service_pb2.GenerateRequest,
+        context: Context,  # noqa: ARG002 - gRPC's signature
+    ) -> generation_service_pb2.GenerateResponse:
+        """Generates, and answers once all of it is there."""
+        return convert.response_of(await self._inference.complete(convert.request_of(request, current_call().request_id)))
+
+    async def StreamGenerate(
+        self,
+        request: generation_service_pb2.StreamGenerateRequest,
+        context: Context,  # noqa: ARG002 - gRPC's signature
+    ) -> AsyncIterator[generation_service_pb2.StreamGenerateResponse]:
+        """Generates, and streams what is there."""
+        request_id = current_call().request_id
+        async with aclosing(self._inference.stream(convert.request_of(request, request_id))) as events:
+            async for event in events:
+                yield convert.event_of(event, request_id)
+
+
+class EmbeddingService(embedding_service_pb2_grpc.EmbeddingServiceServicer):
+    """Turns text into vectors."""
+
+    def __init__(self, inference: Inference) -> None:
+        self._inference = inference
+
+    async def Embed(
+        self,
+        request: embedding_service_pb2.EmbedRequest,
+        context: Context,  # noqa: ARG002 - gRPC's signature
+    ) -> embedding_service_pb2.EmbedResponse:
+        """Embeds texts."""
+        return convert.embed_response_of(await self._inference.embed(request.model, list(request.inputs)))
+
+
+class ModelService(model_service_pb2_grpc.ModelServiceServicer):
+    """Tells which models there are."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    async def ListModels(
+        self,
+        request: model_service_pb2.ListModelsRequest,  # noqa: ARG002 - empty
+        context: Context,  # noqa: ARG002 - gRPC's signature
+    ) -> model_service_pb2.ListModelsResponse:
+        """Lists the models of all engines in reach."""
+        return model_service_pb2.ListModelsResponse(models=[convert.model_of(one) for one in self._models.listed()])

@@ -1,0 +1,215 @@
+"""Which models there are: probes the engines at start and while running, and finds a model by its name.
+
+`auto` means, for generation, what the settings name, if that can be used now; else the first generative model in reach, in
+the order of the engines (OpenAI-compatible servers, vLLM first; Ollama; llamacpp); else `extractive`. For embedding it means
+what the settings name (the embedded MiniLM unless told otherwise); else the first embedder in reach.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, Self
+
+from services.chassis.errors import Failure, Reason
+from services.inference.engine import Capability, ModelState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from services.inference.engine import Engine, Model
+
+_log = logging.getLogger(__name__)
+
+AUTO: Final = "auto"
+# By what it can do, in the order of what `auto` prefers.
+WRITING: Final = (Capability.GENERATION, Capability.EXTRACTION)
+EMBEDDING: Final = (Capability.EMBEDDING,)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A model and the engine that runs it."""
+
+    engine: Engine
+    model: Model
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A model as it is listed; `is_auto` when `auto` means it now, for the first of its capabilities."""
+
+    model: Model
+    is_auto: bool
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is known of one engine."""
+
+    engine: Engine
+    models: tuple[Model, ...] = ()
+    reachable: bool | None = None
+    suspect: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Models:
+    """The models of all engines. Looking one up never waits for an engine: it reads what the last probe found.
+
+    Args:
+        engines: In the order in which `auto` prefers them.
+        auto_model: What `auto` means for generation; empty for the first in order.
+        auto_embedding_model: What `auto` means for embedding.
+        probe_seconds: How often each engine is asked.
+        probe_timeout: Seconds after which an engine that does not answer counts as unreachable.
+    """
+
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        *,
+        auto_model: str = "",
+        auto_embedding_model: str = "",
+        probe_seconds: float = 5.0,
+        probe_timeout: float = 3.0,
+    ) -> None:
+        self._known = [_Known(engine) for engine in engines]
+        self._auto_model = auto_model
+        self._auto_embedding_model = auto_embedding_model
+        self._probe_seconds = probe_seconds
+        self._probe_timeout = probe_timeout
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        """Asks all engines once, at the same time, and goes on asking."""
+        await asyncio.gather(*(self._probe(known) for known in self._known))
+        self._tasks = [asyncio.create_task(self._keep_probing(known)) for known in self._known]
+        for task in self._tasks:
+            task.add_done_callback(_tell_defect)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stops asking."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def listed(self) -> list[Listed]:
+        """All models, by engine, then by name."""
+        autos = {self._auto(WRITING), self._auto(EMBEDDING)}
+        listed = [Listed(found.model, (found.model.engine, found.model.name) in autos) for found in self._all()]
+        return sorted(listed, key=lambda one: (one.model.engine, one.model.name))
+
+    def writer(self, name: str) -> Found:
+        """The model that generates or extracts under this name; `auto` and the empty name mean `auto`.
+
+        Raises:
+            Failure: MODEL_NOT_FOUND; MODEL_CAPABILITY_MISSING if it only embeds.
+        """
+        return self._find(name, WRITING)
+
+    def embedder(self, name: str) -> Found:
+        """The model that embeds under this name; `auto` and the empty name mean `auto`.
+
+        Raises:
+            Failure: MODEL_NOT_FOUND; MODEL_CAPABILITY_MISSING if it does not embed.
+        """
+        return self._find(name, EMBEDDING)
+
+    def suspect(self, engine: Engine) -> None:
+        """Has an engine that failed a request probed at once instead of in its turn."""
+        for known in self._known:
+            if known.engine is engine:
+                known.suspect.set()
+
+    def _find(self, name: str, capabilities: tuple[Capability, ...]) -> Found:
+        if name in {"", AUTO}:
+            found = self._auto_found(capabilities)
+            if found is None:
+                raise self._not_found(AUTO)
+            return found
+        named = [found for found in self._all() if found.model.name == name]
+        able = [found for found in named if _can(found.model, capabilities)]
+        if able:
+            # Two engines may serve one name: the one that answers wins over the one that does not.
+            return next((found for found in able if _usable(found.model)), able[0])
+        if named:
+            wanted = capabilities[0].name
+            raise Failure(
+                Reason.MODEL_CAPABILITY_MISSING,
+                f"model {name!r} of engine {named[0].model.engine} lacks the capability {wanted}; ListModels names others",
+                metadata={"model": name, "capability": wanted},
+            )
+        raise self._not_found(name)
+
+    def _not_found(self, name: str) -> Failure:
+        shown = name if len(name) <= 100 else f"{name[:100]}..."  # noqa: PLR2004 - what still reads well in a message
+        away = sorted({known.engine.name for known in self._known if known.reachable is False})
+        hint = f"; not in reach at the moment: {', '.join(away)}" if away else ""
+        message = f"model {shown!r}: no engine in reach serves it; ListModels names all, `auto` takes the best{hint}"
+        return Failure(Reason.MODEL_NOT_FOUND, message, metadata={"model": shown})
+
+    def _auto_found(self, capabilities: tuple[Capability, ...]) -> Found | None:
+        configured = self._auto_embedding_model if capabilities is EMBEDDING else self._auto_model
+        usable = [found for found in self._all() if _usable(found.model)]
+        for found in usable:
+            if configured and found.model.name == configured and _can(found.model, capabilities):
+                return found
+        for capability in capabilities:
+            for found in usable:
+                if capability in found.model.capabilities:
+                    return found
+        return None
+
+    def _auto(self, capabilities: tuple[Capability, ...]) -> tuple[str, str] | None:
+        found = self._auto_found(capabilities)
+        if found is None or found.model.capabilities[0] not in capabilities:
+            return None
+        return found.model.engine, found.model.name
+
+    def _all(self) -> Iterator[Found]:
+        for known in self._known:
+            for model in known.models:
+                yield Found(known.engine, model)
+
+    async def _keep_probing(self, known: _Known) -> None:
+        while True:
+            known.suspect.clear()
+            try:
+                await asyncio.wait_for(known.suspect.wait(), self._probe_seconds)
+            except TimeoutError:
+                pass
+            else:
+                # Many requests may fail at once; one probe answers for all of them.
+                await asyncio.sleep(min(0.2, self._probe_seconds))
+            await self._probe(known)
+
+    async def _probe(self, known: _Known) -> None:
+        try:
+            async with asyncio.timeout(self._probe_timeout):
+                models = tuple(await known.engine.models())
+        except (Failure, TimeoutError) as error:
+            if known.reachable is not False:
+                why = error.message if isinstance(error, Failure) else f"no answer within {self._probe_timeout:g} s"
+                _log.warning("engine %s is not in reach: %s", known.engine.name, why)
+            known.reachable = False
+            known.models = tuple(replace(model, state=ModelState.UNREACHABLE) for model in known.models)
+            return
+        if not known.reachable or {model.name for model in known.models} != {model.name for model in models}:
+            _log.info("engine %s serves %s", known.engine.name, ", ".join(model.name for model in models) or "no model")
+        known.reachable = True
+        known.models = models
+
+
+def _tell_defect(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        _log.error("an engine is no longer probed, by a defect of its adapter", exc_info=task.exception())
+
+
+def _can(model: Model, capabilities: tuple[Capability, ...]) -> bool:
+    return any(capability in model.capabilities for capability in capabilities)
+
+
+def _usable(model: Model) -> bool:
+    return model.state is not ModelState.UNREACHABLE

@@ -1,0 +1,37 @@
+"""What the inference service can be told by its environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+
+from services.chassis.settings import ServerSettings
+
+
+class InferenceSettings(ServerSettings):
+    """Settings of the inference service. Times are in seconds."""
+
+    grpc_address: str = Field(default="127.0.0.1:50051", description="host:port to serve gRPC on; port 0 takes a free one")
+    experiments_address: str = Field(default="", description="host:port of the experiments service; empty for no experiments")
+    data_dir: Path = Field(default=Path(".penstock"), description="folder for what the service builds and keeps")
+    models_dir: Path | None = Field(default=None, description="folder of GGUF files; DATA_DIR/models where not set")
+    ollama_base_url: str = Field(default="http://127.0.0.1:11434", description="where Ollama listens; empty for none")
+    vllm_base_url: str = Field(default="", description="where a vLLM server listens; empty for none")
+    vllm_api_key: SecretStr = Field(default=SecretStr(""), description="key of the vLLM server, where it wants one")
+    openai_base_url: str = Field(default="", description="where another OpenAI-compatible server listens; empty for none")
+    openai_api_key: SecretStr = Field(default=SecretStr(""), description="key of that server, where it wants one")
+    auto_model: str = Field(default="", description="what `auto` means for generation; empty for the first in order")
+    auto_embedding_model: str = Field(default="all-minilm-l6-v2", description="what `auto` means for embedding")
+    embedding_models: str = Field(
+        default="", description="models of OpenAI servers that embed though the name does not tell so; separated by commas"
+    )
+    probe_seconds: float = Field(default=5.0, gt=0, description="how often engines are asked what they serve")
+    connect_seconds: float = Field(default=2.0, gt=0, description="how long connecting to an engine may take")
+    first_token_seconds: float = Field(default=120.0, gt=0, description="how long an engine may take to its first content")
+    inter_token_seconds: float = Field(default=60.0, gt=0, description="how long an engine may pause between two contents")
+
+    @property
+    def gguf_folder(self) -> Path:
+        """Where GGUF files are looked for."""
+        return self.models_dir if self.models_dir is not None else self.data_dir / "models"
