@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from services.chassis.call import Lifecycle
     from services.inference.engine import Engine
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("services.inference")
 _PACKAGE: Final = "penstock.inference.v1"
 
 
@@ -118,7 +118,8 @@ def _embedded_engines(settings: InferenceSettings) -> list[Engine]:
     try:
         from services.inference.engines.minilm import MiniLMEngine  # noqa: PLC0415 - as above
 
-        minilm = MiniLMEngine(settings.data_dir)
+        minilm = MiniLMEngine()
+        minilm.start_loading()
         engines.append(minilm)
         embed = minilm.embed
     except ImportError as error:

@@ -10,7 +10,7 @@ from penstock.inference.v1 import openai_service_pb2, openai_service_pb2_grpc
 
 from services.chassis.call import current_call
 from services.chassis.errors import Failure
-from services.inference import openai_face
+from services.inference import openai_face, openai_requests
 from services.inference.engine import Delta
 from services.inference.inference import Finished, Started
 
@@ -36,8 +36,8 @@ class OpenAIService(openai_service_pb2_grpc.OpenAIServiceServicer):
     ) -> AsyncIterator[openai_service_pb2.CreateChatCompletionResponse]:
         """Chat completion, as one body of JSON or as server-sent events."""
         with _openai_errors():
-            chat = openai_face.parse_chat(request.body.data)
-            asked = openai_face.request_of(chat, current_call().request_id)
+            chat = openai_requests.parse_chat(request.body.data)
+            asked = openai_requests.request_of(chat, current_call().request_id)
             if not chat.stream:
                 completed = await self._inference.complete(asked)
                 yield _piece(openai_face.completion(completed), openai_face.JSON)
@@ -75,7 +75,7 @@ class OpenAIService(openai_service_pb2_grpc.OpenAIServiceServicer):
     ) -> openai_service_pb2.CreateEmbeddingsResponse:
         """Embeddings, as floats or base64."""
         with _openai_errors():
-            asked = openai_face.parse_embeddings(request.body.data)
+            asked = openai_requests.parse_embeddings(request.body.data)
             embedded = await self._inference.embed(asked.model, asked.inputs())
             data = openai_face.embeddings(asked, embedded)
         return openai_service_pb2.CreateEmbeddingsResponse(body=HttpBody(content_type=openai_face.JSON, data=data))

@@ -1,0 +1,183 @@
+"""Reads the OpenAI API's requests: what has a meaning here, and a refusal that names the parameter for what is wrong."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
+
+import msgspec
+
+from services.chassis.errors import Failure, Reason
+from services.inference.engine import Message, Role, Sampling
+from services.inference.inference import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_MAX_BODY: Final = 8 * 1024 * 1024
+_MAX_INPUTS: Final = 512
+_MAX_TEXT: Final = 1024 * 1024
+
+_ROLES: Final = {"system": Role.SYSTEM, "developer": Role.SYSTEM, "user": Role.USER, "assistant": Role.ASSISTANT}
+
+_Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
+_Limit = Annotated[int, msgspec.Meta(ge=1, le=131072)]
+_StopText = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+_Name = Annotated[str, msgspec.Meta(max_length=256)]
+_Text = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class _Turn(msgspec.Struct):
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class _ResponseFormat(msgspec.Struct):
+    type: str
+
+
+class ChatRequest(msgspec.Struct):
+    """What of a chat completion request has a meaning here; other parameters are ignored."""
+
+    messages: Annotated[list[_Turn], msgspec.Meta(min_length=1, max_length=1024)]
+    model: _Name = ""
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
+    top_k: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
+    seed: int | None = None
+    presence_penalty: _Penalty | None = None
+    frequency_penalty: _Penalty | None = None
+    max_tokens: _Limit | None = None
+    max_completion_tokens: _Limit | None = None
+    stop: _StopText | Annotated[list[_StopText], msgspec.Meta(max_length=16)] | None = None
+    user: _Name | None = None
+    # Ignoring these would give something else than was asked for.
+    n: int | None = None
+    logprobs: bool | None = None
+    tools: list[Any] | None = None
+    functions: list[Any] | None = None
+    response_format: _ResponseFormat | None = None
+    modalities: list[str] | None = None
+
+
+class EmbeddingsRequest(msgspec.Struct):
+    """What of an embeddings request has a meaning here."""
+
+    input: _Text | Annotated[list[_Text], msgspec.Meta(min_length=1, max_length=_MAX_INPUTS)]
+    model: _Name = ""
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = None
+
+    def inputs(self) -> list[str]:
+        """The texts, also where there is one only."""
+        return [self.input] if isinstance(self.input, str) else self.input
+
+
+_T = TypeVar("_T")
+
+_decode_chat = msgspec.json.Decoder(ChatRequest).decode
+_decode_embeddings = msgspec.json.Decoder(EmbeddingsRequest).decode
+
+
+def parse_chat(body: bytes) -> ChatRequest:
+    """Reads a chat completion request. Raises INVALID_OPENAI_REQUEST, naming the parameter, or REQUEST_TOO_LARGE."""
+    request = _decoded(_decode_chat, body)
+    for unsupported, given in (
+        ("n", request.n not in {None, 1}),
+        ("logprobs", request.logprobs),
+        ("tools", request.tools),
+        ("functions", request.functions),
+        ("response_format", request.response_format is not None and request.response_format.type != "text"),
+        ("modalities", request.modalities not in (None, [], ["text"])),
+    ):
+        if given:
+            raise wrong_parameter(unsupported, "not supported here; leave it out")
+    return request
+
+
+def parse_embeddings(body: bytes) -> EmbeddingsRequest:
+    """Reads an embeddings request. Raises INVALID_OPENAI_REQUEST, naming the parameter, or REQUEST_TOO_LARGE."""
+    request = _decoded(_decode_embeddings, body)
+    for index, text in enumerate(request.inputs()):
+        _check_length(f"input[{index}]", text)
+    return request
+
+
+def _decoded(decode: Callable[[bytes], _T], body: bytes) -> _T:
+    if len(body) > _MAX_BODY:
+        message = f"the request has {len(body)} bytes; the limit is {_MAX_BODY}; send less at a time"
+        raise Failure(Reason.REQUEST_TOO_LARGE, message, metadata={"limit_bytes": str(_MAX_BODY)})
+    try:
+        return decode(body)
+    except msgspec.ValidationError as error:
+        problem, _, path = str(error).partition(" - at `")
+        field = re.sub(r"^\$\.?", "", path.rstrip("`"))
+        missing = re.search(r"missing required field `(\w+)`", problem)
+        if missing:
+            field = f"{field}.{missing[1]}" if field else missing[1]
+            problem = "it is required"
+        raise wrong_parameter(field, problem[:1].lower() + problem[1:]) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise wrong_parameter("", "the body is not valid JSON in UTF-8") from error
+
+
+def wrong_parameter(field: str, problem: str) -> Failure:
+    """INVALID_OPENAI_REQUEST; `problem` continues the sentence that the parameter's name begins."""
+    message = f"{field}: {problem}" if field else problem
+    return Failure(
+        Reason.INVALID_OPENAI_REQUEST,
+        message,
+        metadata={"field": field} if field else {},
+        violations=[(field, problem)] if field else (),
+    )
+
+
+def _check_length(field: str, text: str) -> None:
+    # Characters first: encoding a text only to measure it costs.
+    if len(text) > _MAX_TEXT or (len(text) * 4 > _MAX_TEXT and len(text.encode()) > _MAX_TEXT):
+        raise wrong_parameter(field, f"the text is longer than {_MAX_TEXT} bytes in UTF-8")
+
+
+def request_of(chat: ChatRequest, request_id: str) -> Request:
+    """Turns a chat completion request into the domain's. Raises INVALID_OPENAI_REQUEST."""
+    stop = (chat.stop,) if isinstance(chat.stop, str) else tuple(chat.stop or ())
+    return Request(
+        request_id=request_id,
+        model=chat.model,
+        messages=tuple(_message(index, turn) for index, turn in enumerate(chat.messages)),
+        sampling=Sampling(chat.temperature, chat.top_p, chat.top_k, chat.seed, chat.presence_penalty, chat.frequency_penalty),
+        max_tokens=chat.max_tokens if chat.max_completion_tokens is None else chat.max_completion_tokens,
+        stop=stop,
+        user=chat.user or "",
+    )
+
+
+def _message(index: int, turn: _Turn) -> Message:
+    field = f"messages[{index}]"
+    role = _ROLES.get(turn.role)
+    if role is None:
+        raise wrong_parameter(f"{field}.role", f"{turn.role[:40]!r} is none of {', '.join(_ROLES)}")
+    content = turn.content
+    if isinstance(content, list):
+        text = "".join(_part(f"{field}.content[{place}]", part) for place, part in enumerate(content))
+    else:
+        text = content or ""
+    if not text and role is not Role.ASSISTANT:
+        raise wrong_parameter(f"{field}.content", "it is empty")
+    _check_length(f"{field}.content", text)
+    return Message(role, text)
+
+
+def _part(field: str, part: dict[str, Any]) -> str:
+    if part.get("type") != "text":
+        raise wrong_parameter(f"{field}.type", "only parts of type 'text' are supported")
+    text = part.get("text")
+    if not isinstance(text, str):
+        raise wrong_parameter(f"{field}.text", "it must be a string")
+    return text
