@@ -1,0 +1,1 @@
+"""Experiments: which variant a unit gets, what came of it, and what that says."""

@@ -1,0 +1,95 @@
+"""Serves experiments: `python -m services.experiments`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from functools import partial
+from typing import TYPE_CHECKING
+
+from penstock.experiments.v1 import (
+    assignment_service_pb2_grpc,
+    experiment_service_pb2_grpc,
+    outcome_service_pb2_grpc,
+    result_service_pb2_grpc,
+)
+
+from services.chassis.postgres import open_pool
+from services.chassis.server import Served, run
+from services.experiments import handlers
+from services.experiments.configuration import ConfigurationFeed
+from services.experiments.experiments import Experiments
+from services.experiments.outcomes import Outcomes
+from services.experiments.settings import ExperimentsSettings
+from services.experiments.stores.postgres import PostgresStore
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+    from contextlib import AsyncExitStack
+
+    from services.chassis.call import Lifecycle
+
+_log = logging.getLogger(__name__)
+_PACKAGE = "penstock.experiments.v1"
+
+
+async def build(settings: ExperimentsSettings, stack: AsyncExitStack, lifecycle: Lifecycle) -> Sequence[Served]:
+    """Wires the process."""
+    pool = await stack.enter_async_context(
+        open_pool(settings.database_url, schema="experiments", most=settings.database_connections)
+    )
+    store = PostgresStore(pool)
+    feed = ConfigurationFeed(store)
+    outcomes = Outcomes(store)
+    _in_background(stack, feed.run())
+    _in_background(stack, feed.end_with(lifecycle.draining))
+    return [
+        Served(
+            f"{_PACKAGE}.ExperimentService",
+            handlers.ExperimentService(Experiments(store)),
+            experiment_service_pb2_grpc.add_ExperimentServiceServicer_to_server,
+        ),
+        Served(
+            f"{_PACKAGE}.AssignmentService",
+            handlers.AssignmentService(outcomes, feed),
+            assignment_service_pb2_grpc.add_AssignmentServiceServicer_to_server,
+        ),
+        Served(
+            f"{_PACKAGE}.OutcomeService",
+            handlers.OutcomeService(outcomes),
+            outcome_service_pb2_grpc.add_OutcomeServiceServicer_to_server,
+        ),
+        Served(
+            f"{_PACKAGE}.ResultService",
+            handlers.ResultService(store),
+            result_service_pb2_grpc.add_ResultServiceServicer_to_server,
+        ),
+    ]
+
+
+def _in_background(stack: AsyncExitStack, work: Coroutine[None, None, None]) -> None:
+    """Runs until the stack closes; a defect stops the process, which is better restarted than left half alive."""
+    task = asyncio.create_task(work)
+
+    async def end() -> None:
+        task.cancel()
+        await asyncio.wait([task])
+
+    def check(ended: asyncio.Task[None]) -> None:
+        if not ended.cancelled() and ended.exception() is not None:
+            _log.critical("a background task ended by a defect; stopping", exc_info=ended.exception())
+            signal.raise_signal(signal.SIGTERM)
+
+    task.add_done_callback(check)
+    stack.push_async_callback(end)
+
+
+def main() -> None:
+    """Serves until told to stop."""
+    settings = ExperimentsSettings()  # type: ignore[call-arg]  # read from the environment
+    run("experiments", settings, partial(build, settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,14 @@
+"""What the experiments service can be told by its environment."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from services.chassis.settings import ServerSettings
+
+
+class ExperimentsSettings(ServerSettings):
+    """Settings of this process."""
+
+    database_url: str = Field(description="postgresql://user:password@host:port/database")
+    database_connections: int = Field(default=8, ge=2, description="most connections to the database; one of them only listens")

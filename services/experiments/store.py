@@ -1,0 +1,105 @@
+"""What the experiments service keeps, and how it asks for it. Implementations are named after their technology in `stores`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from services.experiments.experiments import Experiment, Page, State
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """All running experiments, earliest start first, under a revision that grows with each change."""
+
+    revision: int
+    experiments: tuple[Experiment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """That a unit met its variant. `exposure` is the idempotency key."""
+
+    exposure: str
+    assignment: str
+    experiment: str
+    variant: str
+    unit_id: str
+    event_time: datetime
+    request_id: str = ""
+    model: str = ""
+    engine: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One measured value. `outcome` is the idempotency key; experiment and variant are those of the assignment."""
+
+    outcome: str
+    assignment: str
+    experiment: str
+    variant: str
+    metric: str
+    value: float
+    event_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeTally:
+    """Outcomes of one metric of one variant: how many, from how many units, and their exact sum rounded once."""
+
+    outcomes: int
+    units: int
+    sum: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What was counted for one experiment, at one moment; variants and metrics without any are left out.
+
+    Attributes:
+        exposures: By variant: exposures, and different units among them.
+        outcomes: By variant and metric.
+    """
+
+    exposures: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    outcomes: Mapping[tuple[str, str], OutcomeTally] = field(default_factory=dict)
+
+
+class Store(Protocol):
+    """Each method that writes returns once the write is durable. A store that does not answer raises DATABASE_UNAVAILABLE."""
+
+    async def create(self, experiment: Experiment, request_id: str) -> Experiment:
+        """Adds an experiment, or returns the one that a request with this id and design added before.
+
+        Raises:
+            Failure: EXPERIMENT_ALREADY_EXISTS, or REQUEST_ID_REUSED for another design under the same request id.
+        """
+
+    async def get(self, experiments: Iterable[str]) -> dict[str, Experiment]:
+        """Those of the named experiments that exist."""
+
+    async def page(self, size: int, before: int | None) -> Page:
+        """Up to `size` experiments, newest first, starting after the mark `before`."""
+
+    async def move(self, experiment: str, source: State, target: State) -> bool:
+        """Moves an experiment that exists and is in `source` to `target`, and makes a new revision; returns whether it did."""
+
+    async def configuration(self) -> Configuration:
+        """The configuration as of now."""
+
+    def changes(self) -> AsyncIterator[None]:
+        """Yields whenever the configuration may have changed, by whichever process, and once at first; never ends."""
+
+    async def record_exposures(self, exposures: Sequence[Exposure]) -> int:
+        """Adds all exposures whose key is new; returns how many."""
+
+    async def record_outcomes(self, outcomes: Sequence[Outcome]) -> int:
+        """Adds all outcomes whose key is new; returns how many."""
+
+    async def tally(self, experiment: str) -> Tally:
+        """Counts what was recorded for one experiment, as of one moment."""

@@ -1,0 +1,1 @@
+"""Stores, each named after its technology, all held to one contract suite."""

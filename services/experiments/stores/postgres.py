@@ -1,0 +1,235 @@
+"""The store in PostgreSQL, the system of record. Its schema is made by `migrations`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+
+from penstock.assignment import Arm, RequestType, Unit
+
+from services.chassis.errors import Failure
+from services.chassis.postgres import outages, transaction
+from services.experiments.experiments import Design, Direction, Experiment, Metric, Page, State
+from services.experiments.store import Configuration, Exposure, Outcome, OutcomeTally, Tally
+from services.experiments.stores.refusals import already_exists, request_id_reused
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Sequence
+
+    from asyncpg import Record
+
+    from services.chassis.postgres import Connection, Pool
+
+_log = logging.getLogger(__name__)
+
+_CHANNEL: Final = "experiments_configuration"
+# A connection that died without a word is found by a query this often.
+_CHECK_SECONDS: Final = 5.0
+_RETRY_SECONDS: Final = 0.3
+
+_CREATE: Final = """
+INSERT INTO experiments (experiment, hypothesis, unit, variants, metrics, request_types, state, hash_version, salt, create_time,
+                         request_id, fingerprint)
+VALUES ($1, $2, $3, $4::jsonb, $5::jsonb, $6, $7, $8, $9, $10, nullif($11, ''), $12)
+ON CONFLICT DO NOTHING
+RETURNING *
+"""
+_CONFIGURATION: Final = """
+SELECT configuration.revision, experiments.*
+FROM configuration LEFT JOIN experiments ON experiments.state = 'RUNNING'
+ORDER BY experiments.start_revision
+"""
+_RECORD_EXPOSURES: Final = """
+INSERT INTO exposures (exposure, assignment, experiment, variant, unit_id, event_time, request_id, model, engine)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[],
+                     $7::text[], $8::text[], $9::text[])
+ON CONFLICT (exposure) DO NOTHING
+"""
+_RECORD_OUTCOMES: Final = """
+INSERT INTO outcomes (outcome, assignment, experiment, variant, metric, value, event_time)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::float8[], $7::timestamptz[])
+ON CONFLICT (outcome) DO NOTHING
+"""
+_TALLY_EXPOSURES: Final = """
+SELECT variant, count(*) AS exposures, count(DISTINCT unit_id) AS units FROM exposures WHERE experiment = $1 GROUP BY variant
+"""
+# By way of text the sum is that of the numbers as people write them, and does not depend on their order.
+_TALLY_OUTCOMES: Final = """
+SELECT variant, metric, count(*) AS outcomes, count(DISTINCT assignment) AS units, sum(value::text::numeric)::float8 AS total
+FROM outcomes WHERE experiment = $1 GROUP BY variant, metric
+"""
+
+
+class PostgresStore:
+    """Keeps everything in the schema `experiments`, which must be first on the pool's search path."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def create(self, experiment: Experiment, request_id: str) -> Experiment:
+        """See `Store`."""
+        design = experiment.design
+        async with transaction(self._pool) as connection:
+            row = await connection.fetchrow(
+                _CREATE,
+                design.experiment,
+                design.hypothesis,
+                design.unit.value,
+                json.dumps([_arm_to_json(arm) for arm in design.variants]),
+                json.dumps([asdict(metric) for metric in design.metrics]),
+                [kind.name for kind in design.request_types],
+                experiment.state.value,
+                experiment.hash_version,
+                experiment.salt,
+                experiment.create_time,
+                request_id,
+                design.fingerprint(),
+            )
+            if row is None:
+                row = await connection.fetchrow("SELECT * FROM experiments WHERE request_id = $1", request_id)
+                if row is None:
+                    raise already_exists(experiment.id)
+                if row["fingerprint"] != design.fingerprint():
+                    raise request_id_reused(request_id)
+            return _experiment(row)
+
+    async def get(self, experiments: Iterable[str]) -> dict[str, Experiment]:
+        """See `Store`."""
+        rows = await self._fetch("SELECT * FROM experiments WHERE experiment = ANY($1::text[])", list(experiments))
+        return {row["experiment"]: _experiment(row) for row in rows}
+
+    async def page(self, size: int, before: int | None) -> Page:
+        """See `Store`."""
+        query = "SELECT * FROM experiments WHERE $2::bigint IS NULL OR number < $2 ORDER BY number DESC LIMIT $1"
+        rows = await self._fetch(query, size + 1, before)
+        shown = rows[:size]
+        return Page(tuple(_experiment(row) for row in shown), shown[-1]["number"] if len(rows) > size else None)
+
+    async def move(self, experiment: str, source: State, target: State) -> bool:
+        """See `Store`."""
+        column = "start_time" if target is State.RUNNING else "stop_time"
+        async with transaction(self._pool) as connection:
+            moved = await connection.fetchval(
+                f"UPDATE experiments SET state = $3, {column} = clock_timestamp()"  # noqa: S608 - one of two names above
+                " WHERE experiment = $1 AND state = $2 RETURNING true",
+                experiment,
+                source.value,
+                target.value,
+            )
+            if not moved:
+                return False
+            revision = await connection.fetchval("UPDATE configuration SET revision = revision + 1 RETURNING revision")
+            if target is State.RUNNING:
+                await connection.execute(
+                    "UPDATE experiments SET start_revision = $2 WHERE experiment = $1", experiment, revision
+                )
+            # Heard by all processes of this service once, and only if, this commits.
+            await connection.execute("SELECT pg_notify($1, $2)", _CHANNEL, str(revision))
+        return True
+
+    async def configuration(self) -> Configuration:
+        """See `Store`."""
+        rows = await self._fetch(_CONFIGURATION)
+        return Configuration(rows[0]["revision"], tuple(_experiment(row) for row in rows if row["experiment"] is not None))
+
+    async def changes(self) -> AsyncIterator[None]:
+        """See `Store`."""
+        while True:
+            try:
+                with outages():
+                    async with self._pool.acquire(timeout=5) as connection:
+                        async for _ in _notices(connection):
+                            yield
+            except Failure as failure:
+                _log.info("not listening for changes at the moment: %s", failure.message)
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def record_exposures(self, exposures: Sequence[Exposure]) -> int:
+        """See `Store`."""
+        # In one order, so that two batches with the same keys cannot lock each other out.
+        ordered = sorted(exposures, key=lambda one: one.exposure)
+        names = ("exposure", "assignment", "experiment", "variant", "unit_id", "event_time", "request_id", "model", "engine")
+        return await self._insert(_RECORD_EXPOSURES, ordered, names)
+
+    async def record_outcomes(self, outcomes: Sequence[Outcome]) -> int:
+        """See `Store`."""
+        ordered = sorted(outcomes, key=lambda one: one.outcome)
+        names = ("outcome", "assignment", "experiment", "variant", "metric", "value", "event_time")
+        return await self._insert(_RECORD_OUTCOMES, ordered, names)
+
+    async def tally(self, experiment: str) -> Tally:
+        """See `Store`."""
+        async with transaction(self._pool) as connection:
+            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            exposed = await connection.fetch(_TALLY_EXPOSURES, experiment)
+            measured = await connection.fetch(_TALLY_OUTCOMES, experiment)
+        return Tally(
+            exposures={row["variant"]: (row["exposures"], row["units"]) for row in exposed},
+            outcomes={
+                (row["variant"], row["metric"]): OutcomeTally(row["outcomes"], row["units"], row["total"]) for row in measured
+            },
+        )
+
+    async def _fetch(self, query: str, *arguments: Any) -> list[Record]:
+        with outages():
+            async with self._pool.acquire(timeout=5) as connection:
+                return await connection.fetch(query, *arguments)
+
+    async def _insert(self, query: str, rows: Sequence[object], names: tuple[str, ...]) -> int:
+        columns = [[getattr(row, name) for row in rows] for name in names]
+        async with transaction(self._pool) as connection:
+            tag = await connection.execute(query, *columns)
+        # The command tag reads `INSERT 0 <rows>`.
+        return int(tag.rsplit(" ", 1)[1])
+
+
+async def _notices(connection: Connection) -> AsyncIterator[None]:
+    """Yields at first, and at each notice; ends or raises when the connection is lost."""
+    heard = asyncio.Event()
+
+    def hear(*_: object) -> None:
+        heard.set()
+
+    await connection.add_listener(_CHANNEL, hear)
+    connection.add_termination_listener(hear)
+    try:
+        heard.set()
+        while not connection.is_closed():
+            if heard.is_set():
+                heard.clear()
+                yield
+                continue
+            try:
+                await asyncio.wait_for(heard.wait(), _CHECK_SECONDS)
+            except TimeoutError:
+                await connection.fetchval("SELECT 1", timeout=_CHECK_SECONDS)
+    finally:
+        if not connection.is_closed():
+            connection.remove_termination_listener(hear)
+            await connection.remove_listener(_CHANNEL, hear)
+
+
+def _arm_to_json(arm: Arm) -> dict[str, Any]:
+    return {name: value for name, value in asdict(arm).items() if value is not None}
+
+
+def _experiment(row: Record) -> Experiment:
+    return Experiment(
+        design=Design(
+            experiment=row["experiment"],
+            hypothesis=row["hypothesis"],
+            unit=Unit(row["unit"]),
+            variants=tuple(Arm(**arm) for arm in json.loads(row["variants"])),
+            metrics=tuple(Metric(one["metric"], Direction(one["direction"])) for one in json.loads(row["metrics"])),
+            request_types=tuple(RequestType[name] for name in row["request_types"]),
+        ),
+        state=State(row["state"]),
+        hash_version=row["hash_version"],
+        salt=row["salt"],
+        create_time=row["create_time"],
+        start_time=row["start_time"],
+        stop_time=row["stop_time"],
+    )

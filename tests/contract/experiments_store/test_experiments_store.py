@@ -1,0 +1,202 @@
+"""What the experiments service may expect of any store."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from penstock.assignment import Arm, RequestType, Unit
+
+from services.chassis.errors import Failure, Reason
+from services.experiments.experiments import Design, Direction, Experiment, Metric, State
+from services.experiments.store import Exposure, Outcome, OutcomeTally, Store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from typing import Any
+
+NOW = datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=UTC)
+
+
+def experiment(id_: str, hypothesis: str = "", created: datetime = NOW) -> Experiment:
+    design = Design(
+        experiment=id_,
+        hypothesis=hypothesis,
+        unit=Unit.CONVERSATION,
+        variants=(
+            Arm("a", 0.1),
+            Arm("b", 1e6 / 3, model="m:7b", prompt="Отвечай «кратко» 中", temperature=0.0, top_p=1.0, max_tokens=7, top_k=3),
+        ),
+        metrics=(Metric("clicks"), Metric("seconds", Direction.DECREASE)),
+        request_types=(RequestType.ANSWER,),
+    )
+    return Experiment(design=design, state=State.DRAFT, hash_version=1, salt=f"salt-{id_}", create_time=created)
+
+
+def outcome(key: str, value: float = 1.0, *, variant: str = "a", metric: str = "clicks", unit: str = "u1") -> Outcome:
+    return Outcome(key, f"1~e1~{variant}~{unit}", "e1", variant, metric, value, NOW)
+
+
+def exposure(key: str, *, variant: str = "a", unit: str = "u1", experiment: str = "e1") -> Exposure:
+    return Exposure(key, f"1~{experiment}~{variant}~{unit}", experiment, variant, unit, NOW, "r1", "m", "llamacpp")
+
+
+async def test_an_experiment_comes_back_as_it_was_stored(store: Store) -> None:
+    written = experiment("e1", "hypothesis")
+    assert await store.create(written, "") == written
+    assert await store.get(["e1", "missing"]) == {"e1": written}
+    assert await store.get([]) == {}
+
+
+async def test_a_taken_id_is_refused(store: Store) -> None:
+    await store.create(experiment("e1"), "")
+    with pytest.raises(Failure) as refused:
+        await store.create(experiment("e1", "another"), "r9")
+    assert refused.value.reason is Reason.EXPERIMENT_ALREADY_EXISTS
+    assert refused.value.metadata == {"experiment": "e1"}
+
+
+async def test_a_repeated_request_gets_the_first_experiment(store: Store) -> None:
+    first = await store.create(experiment("e1"), "r1")
+    assert await store.create(experiment("e1", created=NOW + timedelta(seconds=1)), "r1") == first
+    with pytest.raises(Failure) as refused:
+        await store.create(experiment("e2"), "r1")
+    assert refused.value.reason is Reason.REQUEST_ID_REUSED
+    assert await store.get(["e2"]) == {}
+
+
+async def test_requests_without_id_are_all_different(store: Store) -> None:
+    await store.create(experiment("e1"), "")
+    await store.create(experiment("e2"), "")
+    assert len((await store.page(10, None)).experiments) == 2
+
+
+async def test_the_same_request_at_the_same_time_creates_once(store: Store) -> None:
+    created = await asyncio.gather(*(store.create(experiment("e1"), "r1") for _ in range(5)))
+    assert len({one.salt for one in created}) == 1
+    assert len((await store.page(10, None)).experiments) == 1
+
+
+async def test_pages_show_the_newest_first_and_each_once(store: Store) -> None:
+    names = [f"e{number}" for number in range(7)]
+    for name in names:
+        await store.create(experiment(name), "")
+    seen: list[str] = []
+    before = None
+    while True:
+        page = await store.page(3, before)
+        assert len(page.experiments) <= 3
+        seen += [one.id for one in page.experiments]
+        if len(seen) == 3:
+            await store.create(experiment("later"), "")
+        before = page.next_before
+        if before is None:
+            break
+    assert seen == names[::-1]
+    assert (await store.page(8, None)).next_before is None
+    assert (await store.page(7, None)).next_before is not None
+
+
+async def test_a_move_happens_once_and_only_from_its_source(store: Store) -> None:
+    await store.create(experiment("e1"), "")
+    assert not await store.move("e1", State.RUNNING, State.STOPPED)
+    assert sorted(await asyncio.gather(*(store.move("e1", State.DRAFT, State.RUNNING) for _ in range(4)))) == [False] * 3 + [
+        True
+    ]
+    running = (await store.get(["e1"]))["e1"]
+    assert running.state is State.RUNNING
+    assert running.start_time is not None
+    assert abs((running.start_time - datetime.now(UTC)).total_seconds()) < 60
+    assert running.stop_time is None
+    assert await store.move("e1", State.RUNNING, State.STOPPED)
+    stopped = (await store.get(["e1"]))["e1"]
+    assert stopped.start_time == running.start_time
+    assert stopped.stop_time is not None
+    assert not await store.move("missing", State.DRAFT, State.RUNNING)
+
+
+async def test_the_configuration_holds_what_runs_in_order_of_start(store: Store) -> None:
+    empty = await store.configuration()
+    assert empty.experiments == ()
+    for name in ("e1", "e2", "e3"):
+        await store.create(experiment(name), "")
+    assert await store.configuration() == empty
+    for name in ("e3", "e1", "e2"):
+        await store.move(name, State.DRAFT, State.RUNNING)
+    running = await store.configuration()
+    assert [one.id for one in running.experiments] == ["e3", "e1", "e2"]
+    await store.move("e1", State.RUNNING, State.STOPPED)
+    fewer = await store.configuration()
+    assert [one.id for one in fewer.experiments] == ["e3", "e2"]
+    assert empty.revision < running.revision < fewer.revision
+    await store.move("e1", State.RUNNING, State.STOPPED)
+    assert await store.configuration() == fewer
+
+
+async def test_a_change_is_told(store: Store) -> None:
+    await store.create(experiment("e1"), "")
+    stream: AsyncGenerator[None, Any] = store.changes()  # type: ignore[assignment]  # closed below
+    async with aclosing(stream) as changes:
+        await asyncio.wait_for(anext(changes), 5)
+        await store.move("e1", State.DRAFT, State.RUNNING)
+        await asyncio.wait_for(anext(changes), 1)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(changes), 0.2)
+
+
+async def test_exposures_and_outcomes_count_once(store: Store) -> None:
+    assert await store.record_exposures([exposure("x1"), exposure("x2"), exposure("x1")]) == 2
+    assert await store.record_exposures([exposure("x2"), exposure("x3", variant="b")]) == 1
+    assert await store.record_outcomes([outcome("o1", 1), outcome("o2", 2), outcome("o2", 3)]) == 2
+    assert await store.record_outcomes([outcome("o1", 100), outcome("o3", 4)]) == 1
+    tally = await store.tally("e1")
+    assert tally.exposures == {"a": (2, 1), "b": (1, 1)}
+    assert tally.outcomes == {("a", "clicks"): OutcomeTally(3, 1, 7.0)}
+
+
+async def test_a_tally_tells_units_variants_and_metrics_apart(store: Store) -> None:
+    await store.record_exposures([exposure(f"x{n}", unit=f"u{n % 3}", variant="ab"[n % 2]) for n in range(12)])
+    await store.record_exposures([exposure("other", experiment="e2")])
+    await store.record_outcomes(
+        [
+            outcome("o1", 1, unit="u1"),
+            outcome("o2", 0, unit="u1"),
+            outcome("o3", 1, unit="u2"),
+            outcome("o4", 5, variant="b"),
+            outcome("o5", 9, metric="seconds"),
+        ]
+    )
+    tally = await store.tally("e1")
+    assert tally.exposures == {"a": (6, 3), "b": (6, 3)}
+    assert tally.outcomes == {
+        ("a", "clicks"): OutcomeTally(3, 2, 2.0),
+        ("b", "clicks"): OutcomeTally(1, 1, 5.0),
+        ("a", "seconds"): OutcomeTally(1, 1, 9.0),
+    }
+    assert (await store.tally("missing")).exposures == {}
+
+
+@pytest.mark.parametrize(
+    ("values", "total"),
+    [
+        ([0.1] * 10, 1.0),
+        ([1e16, 1.0, -1e16], 1.0),
+        ([5e-324], 5e-324),
+        ([1e290, 1e290, -1e290], 1e290),
+        ([-0.0], 0.0),
+        ([math.pi, math.e, -math.pi], math.e),
+    ],
+)
+async def test_sums_are_exact(store: Store, values: list[float], total: float) -> None:
+    await store.record_outcomes([outcome(f"o{n}", value) for n, value in enumerate(values)])
+    assert (await store.tally("e1")).outcomes["a", "clicks"].sum == total
+
+
+async def test_batches_with_the_same_keys_at_once_all_end(store: Store) -> None:
+    keys = [f"o{number}" for number in range(300)]
+    batches = [[outcome(key) for key in (keys if turn % 2 else keys[::-1])] for turn in range(6)]
+    assert sum(await asyncio.gather(*(store.record_outcomes(batch) for batch in batches))) == 300
