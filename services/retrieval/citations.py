@@ -1,0 +1,169 @@
+"""Checks the citation markers of an answer while it streams.
+
+A marker is `[n]`, or `[n, m]`, where n is the place of a source, from 1. A marker that names a source becomes a citation of the
+sentence before it; a number that names none is taken out of the text, so that no reader follows it into nothing. Brackets in
+code are left alone.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from services.retrieval.analysis import terms
+from services.retrieval.sentences import sentence_ends
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from services.retrieval.passages import Hit
+
+_MARKER: Final = re.compile(r"(?P<space>\s*)[\[【](?P<numbers>\d{1,3}(?:\s*[,，;]\s*\d{1,3})*)[\]】]")
+# What may be the beginning of a marker, with the space before it, waits for the rest: at most this many characters.
+_LONGEST: Final = 48
+_BEGINNING: Final = re.compile(r"\s*(?:[\[【][\d\s,，;]*)?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of the answer's text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """That a sentence of the answer rests on a source.
+
+    Attributes:
+        number: Place of the source, from 1; the marker's number.
+        collection: Id of the source's collection.
+        document: Id of the source's document.
+        chunk: Id of the source's chunk.
+        start: Where the sentence starts in the answer's text, in characters.
+        end: Where it ends, exclusive; the marker follows.
+        support: 0 to 1: the share of the sentence's weighted words that the source holds.
+    """
+
+    number: int
+    collection: str
+    document: str
+    chunk: str
+    start: int
+    end: int
+    support: float
+
+
+Piece: TypeAlias = Text | Citation
+
+
+class CitationChecker:
+    """Takes an answer's text as it comes and gives it back checked, each citation after the text that holds its marker."""
+
+    def __init__(self, sources: Sequence[Hit]) -> None:
+        self._sources = sources
+        self._source_terms = [frozenset(terms(f"{source.title}\n{source.text}")) for source in sources]
+        self._held = ""
+        self._text = ""
+        # Sentences begin after the last cited one.
+        self._open = 0
+        self._cited: tuple[int, int] = (0, 0)
+
+    @property
+    def text(self) -> str:
+        """All text given back so far."""
+        return self._text
+
+    def feed(self, text: str) -> Iterator[Piece]:
+        """Takes more text; gives back what is certain by now."""
+        self._held += text
+        yield from self._release(keep=True)
+
+    def finish(self) -> Iterator[Piece]:
+        """Gives back what was held."""
+        yield from self._release(keep=False)
+
+    def _release(self, *, keep: bool) -> Iterator[Piece]:
+        plain = ""
+        citations: list[Citation] = []
+        while match := _MARKER.search(self._held):
+            before, self._held = self._held[: match.start()], self._held[match.end() :]
+            plain += self._grow(before)
+            if self._in_code():
+                plain += self._grow(match[0])
+                continue
+            numbers = [int(number) for number in re.findall(r"\d+", match["numbers"])]
+            valid = [number for number in numbers if 1 <= number <= len(self._sources)]
+            if not valid:
+                continue
+            sentence = self._sentence()
+            plain += self._grow(match["space"] + "".join(f"[{number}]" for number in valid))
+            self._open = len(self._text)
+            citations += [self._citation(number, *sentence) for number in valid]
+        cut = self._cut() if keep else len(self._held)
+        plain += self._grow(self._held[:cut])
+        self._held = self._held[cut:]
+        if plain:
+            yield Text(plain)
+        yield from citations
+
+    def _grow(self, text: str) -> str:
+        self._text += text
+        return text
+
+    def _cut(self) -> int:
+        """Where in the held text the beginning of a marker may stand."""
+        beginning = _BEGINNING.search(self._held)
+        if beginning is None or len(self._held) - beginning.start() > _LONGEST:
+            return len(self._held)
+        return beginning.start()
+
+    def _in_code(self) -> bool:
+        return self._text.count("`") % 2 == 1
+
+    def _sentence(self) -> tuple[int, int]:
+        """The span of the sentence before the marker; markers side by side share one."""
+        passage = self._text[self._open :]
+        trimmed = passage.rstrip()
+        if not trimmed.strip(" .,;:!?。，；：！？"):
+            return self._cited
+        last = 0
+        for end in sentence_ends(trimmed):
+            if end < len(trimmed):
+                last = end
+        lead = len(trimmed) - last - len(trimmed[last:].lstrip(" \n\t.,;:。，；："))
+        self._cited = (self._open + last + lead, self._open + len(trimmed))
+        return self._cited
+
+    def _citation(self, number: int, start: int, end: int) -> Citation:
+        source = self._sources[number - 1]
+        return Citation(
+            number=number,
+            collection=source.collection,
+            document=source.document,
+            chunk=source.chunk,
+            start=start,
+            end=end,
+            support=self._support(self._text[start:end], number - 1),
+        )
+
+    def _support(self, sentence: str, source: int) -> float:
+        """Share of the sentence's words, weighted by how rare they are over the sources, that this source holds.
+
+        The weight is BM25's inverse document frequency over the sources, so that a word found in no source weighs most.
+        """
+        words = Counter(terms(sentence))
+        if not words:
+            return 0.0
+        count = len(self._sources)
+        total = held = 0.0
+        for word in words:
+            within = sum(word in one for one in self._source_terms)
+            weight = math.log(1 + (count - within + 0.5) / (within + 0.5))
+            total += weight
+            if word in self._source_terms[source]:
+                held += weight
+        return held / total
