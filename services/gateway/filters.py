@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from envoy.config.core.v3 import base_pb2
@@ -49,6 +50,7 @@ SSE: Final = "penstock.transcoder.sse"
 NDJSON: Final = "penstock.transcoder.ndjson"
 
 HEALTH_PATH: Final = "/healthz"
+EXPOSED_HEADERS: Final = "x-request-id, retry-after, allow, grpc-status, grpc-message, grpc-status-details-bin"
 LOOPBACK_ORIGINS: Final = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?"
 
 
@@ -87,22 +89,23 @@ def disabled() -> Any:
     return any_of(route_components_pb2.FilterConfig(disabled=True))
 
 
+def allowed_origins(origins: Sequence[str]) -> str:
+    """A regular expression over the origins that browsers may call from."""
+    if "*" in origins:
+        return ".*"
+    return "|".join(re.escape(origin) for origin in origins) or LOOPBACK_ORIGINS
+
+
 def cors_policy(origins: Sequence[str]) -> Any:
     """Who may call from a browser, with what, and what they may read."""
-    if "*" in origins:
-        allowed = [string_pb2.StringMatcher(safe_regex={"regex": ".*"})]
-    elif origins:
-        allowed = [string_pb2.StringMatcher(exact=origin) for origin in origins]
-    else:
-        allowed = [string_pb2.StringMatcher(safe_regex={"regex": LOOPBACK_ORIGINS})]
     return cors_pb2.CorsPolicy(
-        allow_origin_string_match=allowed,
+        allow_origin_string_match=[string_pb2.StringMatcher(safe_regex={"regex": allowed_origins(origins)})],
         allow_methods="GET, POST, DELETE, OPTIONS",
         allow_headers=(
             "authorization, content-type, accept, x-api-key, x-request-id, x-grpc-web, x-user-agent, grpc-timeout, "
             "traceparent, tracestate"
         ),
-        expose_headers="x-request-id, retry-after, grpc-status, grpc-message, grpc-status-details-bin",
+        expose_headers=EXPOSED_HEADERS,
         max_age="7200",
         # A preflight from elsewhere is answered without permission, and reaches no service.
         forward_not_matching_preflights=wrappers_pb2.BoolValue(value=False),

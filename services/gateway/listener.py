@@ -36,7 +36,7 @@ _ACCESS_LOG: Final = {
     "request_id": "%REQ(X-REQUEST-ID)%",
     "method": "%REQ(X-ENVOY-ORIGINAL-METHOD?:METHOD)%",
     # Without the query, which may hold what users wrote.
-    "path": "%PATH(NQ:PATH_OR_ORIG)%",
+    "path": "%PATH(NQ:ORIG_OR_PATH)%",
     "protocol": "%PROTOCOL%",
     "status": "%RESPONSE_CODE%",
     "grpc_status": "%GRPC_STATUS%",

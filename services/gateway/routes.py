@@ -38,12 +38,12 @@ def build_routes(settings: GatewaySettings, contract: Contract, pages: Sequence[
             _preflight(),
             *(route for page in pages for route in _page(page)),
             _to("/docs/", "/docs"),
-            _oversized(settings.max_request_bytes),
+            *_oversized(settings),
             *(_grpc(f"/{package}.", package.split(".")[1]) for package in contract.packages),
             *(_grpc(prefix, ANY_BACKEND) for prefix in _REFLECTION),
             *(route for rpc in contract.rpcs for route in _rest(settings, rpc)),
-            *_refusals(contract.rpcs, pages),
-            _direct(route_components_pb2.RouteMatch(prefix="/"), 404),
+            *_refusals(settings, contract.rpcs, pages),
+            *_refuse(settings, route_components_pb2.RouteMatch(prefix="/"), 404),
         ],
     )
     host.typed_per_filter_config[filters.CORS].CopyFrom(any_of(filters.cors_policy(settings.cors_origins)))
@@ -85,12 +85,12 @@ def _to(path: str, target: str) -> Any:
     return _open(route)
 
 
-def _oversized(limit: int) -> Any:
+def _oversized(settings: GatewaySettings) -> list[Any]:
     """Refuses a body by the length it announces, before any of it is read."""
     too_long = route_components_pb2.HeaderMatcher(
-        name="content-length", range_match=range_pb2.Int64Range(start=limit + 1, end=_LARGEST_LENGTH)
+        name="content-length", range_match=range_pb2.Int64Range(start=settings.max_request_bytes + 1, end=_LARGEST_LENGTH)
     )
-    return _direct(route_components_pb2.RouteMatch(prefix="/", headers=[too_long]), 413)
+    return _refuse(settings, route_components_pb2.RouteMatch(prefix="/", headers=[too_long]), 413)
 
 
 def _grpc(prefix: str, cluster: str) -> Any:
@@ -130,7 +130,7 @@ def _rest(settings: GatewaySettings, rpc: Rpc) -> list[Any]:
     return routes
 
 
-def _refusals(rpcs: Sequence[Rpc], pages: Sequence[Page]) -> list[Any]:
+def _refusals(settings: GatewaySettings, rpcs: Sequence[Rpc], pages: Sequence[Page]) -> list[Any]:
     """What a known path answers to a wrong content type (415) or method (405)."""
     by_path: dict[str, list[Rpc]] = defaultdict(list)
     for rpc in rpcs:
@@ -139,11 +139,29 @@ def _refusals(rpcs: Sequence[Rpc], pages: Sequence[Page]) -> list[Any]:
     # The longest first, so that `{experiment}:start` is not taken for an experiment's id.
     for template in sorted(by_path, key=len, reverse=True):
         group = by_path[template]
-        routes += [_direct(_match(rpc, [header_is(":method", rpc.verb)]), 415) for rpc in group if rpc.body]
+        for rpc in group:
+            if rpc.body:
+                routes += _refuse(settings, _match(rpc, [header_is(":method", rpc.verb)]), 415)
         allow = ", ".join(sorted({rpc.verb for rpc in group}))
-        routes.append(_direct(_match(group[0], []), 405, {"allow": allow}))
-    routes += [_direct(route_components_pb2.RouteMatch(path=page.path), 405, {"allow": "GET, HEAD"}) for page in pages]
+        routes += _refuse(settings, _match(group[0], []), 405, {"allow": allow})
+    for page in pages:
+        routes += _refuse(settings, route_components_pb2.RouteMatch(path=page.path), 405, {"allow": "GET, HEAD"})
     return routes
+
+
+def _refuse(settings: GatewaySettings, match: Any, status: int, headers: Mapping[str, str] | None = None) -> list[Any]:
+    """Refusals; Envoy's CORS filter passes over them, so they themselves let browsers of allowed origins read them."""
+    readable = route_components_pb2.RouteMatch()
+    readable.CopyFrom(match)
+    allowed = header_matches("origin", filters.allowed_origins(settings.cors_origins))
+    allowed.treat_missing_header_as_empty = False
+    readable.headers.append(allowed)
+    told = {
+        "access-control-allow-origin": "%REQ(ORIGIN)%",
+        "access-control-expose-headers": filters.EXPOSED_HEADERS,
+        **(headers or {}),
+    }
+    return [_direct(readable, status, told), _direct(match, status, headers)]
 
 
 def _match(rpc: Rpc, headers: Sequence[Any]) -> Any:
