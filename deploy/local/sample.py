@@ -5,6 +5,7 @@
 It happens once a data folder. A collection of that name that somebody else made is left alone.
 """
 
+import http.client
 import json
 import os
 import sys
@@ -23,7 +24,6 @@ _TITLE = "# "
 _CALL_LIMIT_S = 120
 _INDEXED_LIMIT_S = 120
 _CONFLICT = 409
-_NOT_FOUND = 404
 
 
 class SampleError(Exception):
@@ -52,9 +52,18 @@ class Rest:
         except urllib.error.HTTPError as error:
             if error.code == allow:
                 return None
-            raise SampleError(f"{method} {path} gave {error.code}: {error.read(500).decode(errors='replace')}") from error
-        except OSError as error:
+            raise SampleError(f"{method} {path} gave {error.code}: {_message(error.read())}") from error
+        except (OSError, http.client.HTTPException) as error:
             raise SampleError(f"{method} {path}: {error}") from error
+
+
+def _message(body: bytes) -> str:
+    """What an error says for people."""
+    try:
+        told = json.loads(body)
+    except ValueError:
+        told = None
+    return str(told["message"]) if isinstance(told, dict) and "message" in told else body[:300].decode(errors="replace")
 
 
 def documents(root: Path) -> list[dict[str, Any]]:

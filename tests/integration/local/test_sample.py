@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local.sample import Rest, SampleError, add, documents
+from tests.integration.local.launcher import free_port
 
 
 class Gateway(http.server.ThreadingHTTPServer):
@@ -115,4 +116,4 @@ def test_somebody_elses_collection_is_left_alone(gateway: Gateway, project: Path
 
 def test_nobody_there_is_said_with_the_call(project: Path) -> None:
     with pytest.raises(SampleError, match=r"POST /v1/collections: .*refused"):
-        add(Rest("http://127.0.0.1:1", ""), project / "sample", documents(project))
+        add(Rest(f"http://127.0.0.1:{free_port()}", ""), project / "sample", documents(project))
