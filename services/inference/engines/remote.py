@@ -17,7 +17,10 @@ from services.chassis.errors import Failure, Reason
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+    from types import SimpleNamespace
 
+# How aiohttp tells that a connection is lost; RuntimeError where it was closed on this side, by `close`.
+_BROKEN: Final = (aiohttp.ClientError, OSError, RuntimeError)
 _JSON: Final = {"Content-Type": "application/json"}
 _MAX_LINE: Final = 4 * 1024 * 1024
 _MAX_ERROR: Final = 64 * 1024
@@ -40,6 +43,24 @@ class Limits:
     connect: float = 2.0
     first_token: float = 120.0
     inter_token: float = 60.0
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One try to send a request."""
+
+    is_reused: bool = False
+
+
+def _reuse_noticed() -> aiohttp.TraceConfig:
+    """Has each attempt noted that goes over a connection that was used before."""
+
+    async def note(_session: aiohttp.ClientSession, context: SimpleNamespace, _: object) -> None:
+        context.trace_request_ctx.is_reused = True
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(note)
+    return trace
 
 
 class Lines:
@@ -66,7 +87,7 @@ class Lines:
                     chunk = await self._response.content.readany()
             except TimeoutError:
                 raise self._stalled() from None
-            except (aiohttp.ClientError, OSError) as error:
+            except _BROKEN as error:
                 raise failed(self._engine, "the connection broke before the end of the text") from error
             if not chunk:
                 rest, self._tail = self._tail, b""
@@ -79,7 +100,7 @@ class Lines:
 
     async def finish(self) -> None:
         """Gives a response that is complete the chance to hand its connection back to the pool."""
-        with suppress(TimeoutError, aiohttp.ClientError, OSError):
+        with suppress(*_BROKEN):
             async with asyncio.timeout(_GRACE):
                 while await self._response.content.readany():
                     pass
@@ -110,6 +131,7 @@ class RemoteServer:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect),
             headers=dict(headers or {}),
             cookie_jar=aiohttp.DummyCookieJar(),
+            trace_configs=[_reuse_noticed()],
         )
 
     async def close(self) -> None:
@@ -139,20 +161,25 @@ class RemoteServer:
         try:
             async with asyncio.timeout(self._limits.first_token):
                 return await response.read()
-        except (aiohttp.ClientError, OSError) as error:
+        except _BROKEN as error:
             raise unavailable(self._engine, "the connection broke while it answered") from error
         finally:
             response.close()
 
     async def _request(self, method: str, path: str, body: bytes | None) -> aiohttp.ClientResponse:
+        attempt = _Attempt()
         try:
             async with asyncio.timeout(self._limits.first_token):
-                response = await self._session.request(
-                    method, self._base_url + path, data=body, headers=_JSON if body else None, allow_redirects=False
-                )
+                try:
+                    response = await self._send(method, path, body, attempt)
+                except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                    # A server may close an idle connection just as it is used again. It has not read the request then.
+                    if not attempt.is_reused:
+                        raise
+                    response = await self._send(method, path, body, attempt)
         except TimeoutError as error:
             raise unavailable(self._engine, "it did not answer in time") from error
-        except (aiohttp.ClientError, OSError) as error:
+        except _BROKEN as error:
             raise unavailable(self._engine, "it cannot be connected to, or closed the connection") from error
         if response.status != 200:  # noqa: PLR2004 - the one status that these APIs succeed with
             try:
@@ -161,9 +188,17 @@ class RemoteServer:
                 response.close()
         return response
 
+    async def _send(self, method: str, path: str, body: bytes | None, attempt: _Attempt) -> aiohttp.ClientResponse:
+        attempt.is_reused = False
+        headers = _JSON if body else None
+        url = self._base_url + path
+        return await self._session.request(
+            method, url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=attempt
+        )
+
     async def _refusal(self, response: aiohttp.ClientResponse) -> Failure:
         body = b""
-        with suppress(TimeoutError, aiohttp.ClientError, OSError):
+        with suppress(*_BROKEN):
             async with asyncio.timeout(self._limits.connect):
                 body = await response.content.read(_MAX_ERROR)
         return refusal(self._engine, response.status, response.headers.get("Retry-After"), body)
