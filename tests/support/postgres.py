@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -51,7 +50,7 @@ class Postgres:
         return f"postgresql://penstock@127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
-        """Starts it and waits until it listens."""
+        """Starts it and waits until it takes connections."""
         settings = {
             "listen_addresses": "127.0.0.1",
             "port": self.port,
@@ -66,13 +65,12 @@ class Postgres:
             )
         end = time.monotonic() + 20
         while time.monotonic() < end and self._process.poll() is None:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-            except OSError:
-                time.sleep(0.02)
-            else:
+            # Listening comes before being ready, and after a crash recovery lies between them.
+            check = [str(self._binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+            if subprocess.run(check, check=False).returncode == 0:
                 return
-        raise AssertionError(f"postgres does not listen:\n{self._log.read_text()}")
+            time.sleep(0.02)
+        raise AssertionError(f"postgres does not become ready:\n{self._log.read_text()}")
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> None:
         """Ends it: SIGINT is a fast shutdown, SIGQUIT leaves as a crash does."""

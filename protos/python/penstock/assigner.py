@@ -95,6 +95,11 @@ class Assigner:
         if self.exposures:
             _log.warning("%d exposures lost: the experiments service did not acknowledge them in time", len(self.exposures))
 
+    @property
+    def running(self) -> frozenset[str]:
+        """Ids of the experiments that are evaluated here."""
+        return frozenset(plan.experiment for plans in self._plans.values() for plan in plans)
+
     async def configured(self, seconds: float) -> bool:
         """Waits up to so many seconds for the first configuration; returns whether there is one."""
         try:
