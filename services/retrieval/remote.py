@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
+import grpc.aio
 from google.rpc import error_details_pb2, status_pb2
 
 from services.chassis.errors import Failure, Reason
 from services.chassis.status import DETAILS_TRAILER, DOMAIN
-
-if TYPE_CHECKING:
-    import grpc.aio
 
 _log = logging.getLogger(__name__)
 
@@ -42,14 +40,15 @@ def failure_of(error: grpc.aio.AioRpcError, service: str) -> Failure:
 def _told(error: grpc.aio.AioRpcError) -> Failure | None:
     trailers: Any = error.trailing_metadata() or ()
     raw = next((value for key, value in trailers if key == DETAILS_TRAILER), None)
-    if not isinstance(raw, bytes):
-        return None
-    status = status_pb2.Status.FromString(raw)
+    return failure_told(status_pb2.Status.FromString(raw)) if isinstance(raw, bytes) else None
+
+
+def failure_told(status: status_pb2.Status) -> Failure | None:
+    """The failure that a penstock service wrote into a status; None where somebody else wrote it."""
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
     retry_after = None
     for detail in status.details:
-        if detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
-            detail.Unpack(retry)
+        if detail.Unpack(retry):
             retry_after = retry.retry_delay.ToNanoseconds() / 1e9
         else:
             detail.Unpack(info)

@@ -1,0 +1,105 @@
+"""Turns text into weighted terms for search by words (BM25), the same for documents and queries.
+
+Text is normalised (NFKC, case folded, ё as е) and cut into words; words of Latin script are stemmed as English, those of
+Cyrillic script as Russian, and runs of Chinese, Japanese or Korean characters become overlapping pairs, as these scripts put
+no spaces between words. The document's side of BM25 is computed here; the vector store adds the inverse document frequency
+(IDF), which it alone knows.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import unicodedata
+import zlib
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, cast
+
+import Stemmer  # type: ignore[import-not-found]  # PyStemmer has no types
+
+from services.retrieval.languages import CJK_RANGES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# BM25's usual constants: how fast repetition saturates, and how much length counts.
+_K1: Final = 1.2
+_B: Final = 0.75
+# Terms of an average chunk. A constant, not a figure of the collection: chunks are cut to one size (see `chunking`), and with
+# a figure that moves, the weights of old and new chunks would not be comparable.
+AVERAGE_TERMS: Final = 150.0
+
+_TOKEN: Final = re.compile(f"(?P<cjk>[{CJK_RANGES}]+)|(?P<word>[^\\W_{CJK_RANGES}]+(?:['’][^\\W\\d_{CJK_RANGES}]+)?)")
+_CYRILLIC: Final = re.compile("[\u0400-\u052f]")
+# Normalising in pieces keeps each step, which holds the interpreter's lock, short.
+_PIECE: Final = 16_384
+
+_local = threading.local()
+
+
+@dataclass(frozen=True, slots=True)
+class SparseVector:
+    """Weights by term id; both tuples have the same length, and ids are unique and ascending."""
+
+    indices: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+def terms(text: str) -> Iterator[str]:
+    """The terms of a text in order, repeated as they are in it."""
+    for start in range(0, len(text), _PIECE):
+        folded = unicodedata.normalize("NFKC", text[start : start + _PIECE]).casefold()
+        for match in _TOKEN.finditer(folded):
+            run = match["cjk"]
+            if run is None:
+                yield _stem(match["word"])
+            elif len(run) == 1:
+                yield run
+            else:
+                for position in range(len(run) - 1):
+                    yield run[position : position + 2]
+
+
+def term_id(term: str) -> int:
+    """A term's place in the sparse vector, 32 bits. Never change it: indexed chunks hold these numbers."""
+    return zlib.crc32(term.encode())
+
+
+def document_vector(text: str) -> SparseVector:
+    """BM25's weights of a chunk's terms, without IDF."""
+    counts = Counter(term_id(term) for term in terms(text))
+    length = counts.total()
+    scale = _K1 * (1 - _B + _B * length / AVERAGE_TERMS)
+    ids = sorted(counts)
+    return SparseVector(tuple(ids), tuple(counts[one] * (_K1 + 1) / (counts[one] + scale) for one in ids))
+
+
+def query_vector(text: str) -> SparseVector:
+    """How often each term stands in the query."""
+    counts = Counter(term_id(term) for term in terms(text))
+    ids = sorted(counts)
+    return SparseVector(tuple(ids), tuple(float(counts[one]) for one in ids))
+
+
+def _stem(word: str) -> str:
+    # A stemmer has a buffer of its own, so a thread needs one of its own.
+    stem = getattr(_local, "stem", None)
+    if stem is None:
+        stem = _local.stem = _stemming()
+    return cast("str", stem(word))
+
+
+def _stemming() -> Callable[[str], str]:
+    english, russian = Stemmer.Stemmer("english"), Stemmer.Stemmer("russian")
+    # The cache below is the only one.
+    english.maxCacheSize = russian.maxCacheSize = 0
+
+    @lru_cache(maxsize=16_384)
+    def stem(word: str) -> str:
+        if _CYRILLIC.search(word):
+            return cast("str", russian.stemWord(word.replace("ё", "е")))
+        return cast("str", english.stemWord(word.replace("’", "'")))
+
+    return stem

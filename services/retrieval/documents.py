@@ -1,0 +1,191 @@
+"""Documents: read, kept durably, and handed on to be indexed."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, Protocol
+from uuid import UUID, uuid4
+
+from services.chassis.errors import Failure, Reason, invalid_field
+from services.retrieval.catalog import not_found
+from services.retrieval.parsing import SUPPORTED, UnsupportedMediaTypeError, parse
+from services.retrieval.reading import Reading, UnreadableError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from services.retrieval.catalog import Catalog
+    from services.retrieval.ingestion import Indexer
+
+_log = logging.getLogger(__name__)
+
+_ID_CHARACTERS: Final = 512
+_TITLE_CHARACTERS: Final = 1024
+
+
+class DocumentState(StrEnum):
+    """Whether a document can be found."""
+
+    PENDING = "PENDING"
+    INDEXED = "INDEXED"
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A document to add, as its sender gave it: see DocumentInput in the protos."""
+
+    document: str
+    title: str
+    content: str | bytes
+    media_type: str = ""
+    metadata: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A document that was read, ready to be kept."""
+
+    document: str
+    title: str
+    media_type: str
+    metadata: Mapping[str, object]
+    content_hash: str
+    reading: Reading
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document as kept: see Document in the protos. `uid` is its identity; `text` is empty in lists."""
+
+    uid: UUID
+    document: str
+    title: str
+    media_type: str
+    metadata: Mapping[str, object]
+    content_hash: str
+    state: DocumentState
+    chunk_count: int
+    version: int
+    create_time: datetime
+    text: str = ""
+
+
+class DocumentRecords(Protocol):
+    """The documents in the system of record. Every method may raise Failure(DATABASE_UNAVAILABLE)."""
+
+    async def put(self, collection_uid: UUID, documents: Sequence[Read], lease: UUID) -> list[Document] | None:
+        """Keeps documents over those of the same ids, all or none; None if the collection is gone.
+
+        Those whose content is not searchable yet are leased; a document that is the same in all stays as it is.
+        """
+        ...
+
+    async def states(self, uids: Sequence[UUID]) -> dict[UUID, Document]:
+        """These documents as they are now, without texts, as far as they exist."""
+        ...
+
+    async def get(self, collection_uid: UUID, document: str) -> Document | None:
+        """One document with its text."""
+        ...
+
+    async def delete(self, collection_uid: UUID, document: str) -> bool:
+        """Deletes a document, and notes that the store must; False if there is none."""
+        ...
+
+
+class Library:
+    """The documents of all collections."""
+
+    def __init__(self, catalog: Catalog, records: DocumentRecords, indexer: Indexer) -> None:
+        self._catalog = catalog
+        self._records = records
+        self._indexer = indexer
+
+    async def add(self, collection: str, incoming: Sequence[Incoming]) -> list[Document]:
+        """Adds documents, all or none. Returns once they are durable, and searchable too where that is quick enough.
+
+        Raises:
+            Failure: COLLECTION_NOT_FOUND, DOCUMENT_UNREADABLE, UNSUPPORTED_MEDIA_TYPE, INVALID_FIELD, DATABASE_UNAVAILABLE.
+        """
+        target = (await self._catalog.named([collection]))[0]
+        read = [await asyncio.to_thread(_read, number, one) for number, one in enumerate(incoming)]
+        _check_unique(read)
+        lease = uuid4()
+        kept = await self._records.put(target.uid, read, lease)
+        if kept is None:
+            raise not_found(collection)
+        if all(document.state == DocumentState.INDEXED for document in kept):
+            return kept
+        await self._indexer.index_leased(lease)
+        try:
+            now = await self._records.states([document.uid for document in kept])
+        except Failure as failure:
+            # They are durable, and that is what the caller must learn.
+            _log.warning("the states of new documents cannot be read: %s", failure.message)
+            now = {}
+        return [now.get(document.uid, document) for document in kept]
+
+    async def get(self, collection: str, document: str) -> Document:
+        """One document with its text. Raises Failure(COLLECTION_NOT_FOUND, DOCUMENT_NOT_FOUND)."""
+        source = (await self._catalog.named([collection]))[0]
+        found = await self._records.get(source.uid, document)
+        if found is None:
+            raise _no_document(collection, document)
+        return found
+
+    async def delete(self, collection: str, document: str) -> None:
+        """Deletes a document; from now on no search finds it. Raises Failure(COLLECTION_NOT_FOUND, DOCUMENT_NOT_FOUND)."""
+        source = (await self._catalog.named([collection]))[0]
+        if not await self._records.delete(source.uid, document):
+            raise _no_document(collection, document)
+        self._indexer.wake()
+
+
+def _read(number: int, incoming: Incoming) -> Read:
+    """Reads one document; runs in a thread. Failures name the field of the request."""
+    name = f"documents[{number}].{'text' if isinstance(incoming.content, str) else 'data'}"
+    try:
+        media_type, reading = parse(incoming.content, media_type=incoming.media_type, document=incoming.document)
+    except UnreadableError as error:
+        raise invalid_field(name, f"the content {error}", Reason.DOCUMENT_UNREADABLE) from error
+    except UnsupportedMediaTypeError as error:
+        raise Failure(
+            Reason.UNSUPPORTED_MEDIA_TYPE,
+            f"{name}: there is no reader for {error.args[0]!r}; send one of {', '.join(SUPPORTED)}",
+            metadata={"media_type": error.args[0][:256], "field": name},
+            violations=[(name, "no reader for this media type")],
+        ) from error
+    content = incoming.content
+    content_hash = hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
+    if "\x00" in incoming.document or "\x00" in incoming.title:
+        raise invalid_field(f"documents[{number}]", "id and title must not hold the character U+0000")
+    return Read(
+        document=incoming.document or f"sha256-{content_hash[:32]}",
+        title=incoming.title or reading.title[:_TITLE_CHARACTERS],
+        media_type=media_type,
+        metadata=incoming.metadata,
+        content_hash=content_hash,
+        reading=reading,
+    )
+
+
+def _check_unique(read: Sequence[Read]) -> None:
+    first: dict[str, int] = {}
+    for number, one in enumerate(read):
+        if one.document in first:
+            earlier = first[one.document]
+            raise invalid_field(f"documents[{number}].document", f"{one.document!r} is also that of documents[{earlier}]")
+        first[one.document] = number
+
+
+def _no_document(collection: str, document: str) -> Failure:
+    return Failure(
+        Reason.DOCUMENT_NOT_FOUND,
+        f"there is no document {document[:_ID_CHARACTERS]!r} in collection {collection!r}",
+        metadata={"collection": collection, "document": document},
+    )

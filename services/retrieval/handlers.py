@@ -1,0 +1,101 @@
+"""The services of collections, documents and search. Their methods are documented in the protos."""
+# ruff: noqa: D102 - see above; every method has the arguments that gRPC gives it
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from penstock.retrieval.v1 import (
+    collection_service_pb2,
+    collection_service_pb2_grpc,
+    document_service_pb2,
+    document_service_pb2_grpc,
+    search_service_pb2,
+    search_service_pb2_grpc,
+)
+
+from services.retrieval import convert
+from services.retrieval.passages import DEFAULT_TOP_K
+
+if TYPE_CHECKING:
+    import grpc.aio
+
+    from services.retrieval.catalog import Catalog
+    from services.retrieval.documents import Library
+    from services.retrieval.passages import Searches
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+class CollectionHandlers(collection_service_pb2_grpc.CollectionServiceServicer):
+    """CollectionService."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    async def CreateCollection(
+        self, request: collection_service_pb2.CreateCollectionRequest, context: Context
+    ) -> collection_service_pb2.CreateCollectionResponse:
+        wanted = request.collection
+        created = await self._catalog.create(wanted.collection, wanted.description, wanted.embedder, request.request_id)
+        return collection_service_pb2.CreateCollectionResponse(collection=convert.to_collection(created))
+
+    async def GetCollection(
+        self, request: collection_service_pb2.GetCollectionRequest, context: Context
+    ) -> collection_service_pb2.GetCollectionResponse:
+        found = await self._catalog.get(request.collection)
+        return collection_service_pb2.GetCollectionResponse(collection=convert.to_collection(found))
+
+    async def ListCollections(
+        self, request: collection_service_pb2.ListCollectionsRequest, context: Context
+    ) -> collection_service_pb2.ListCollectionsResponse:
+        found, after = await self._catalog.page(request.page_size, convert.of_page_token(request.page_token))
+        return collection_service_pb2.ListCollectionsResponse(
+            collections=[convert.to_collection(one) for one in found], next_page_token=convert.to_page_token(after)
+        )
+
+    async def DeleteCollection(
+        self, request: collection_service_pb2.DeleteCollectionRequest, context: Context
+    ) -> collection_service_pb2.DeleteCollectionResponse:
+        await self._catalog.delete(request.collection)
+        return collection_service_pb2.DeleteCollectionResponse()
+
+
+class DocumentHandlers(document_service_pb2_grpc.DocumentServiceServicer):
+    """DocumentService."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+
+    async def AddDocuments(
+        self, request: document_service_pb2.AddDocumentsRequest, context: Context
+    ) -> document_service_pb2.AddDocumentsResponse:
+        incoming = [convert.of_document(message, number) for number, message in enumerate(request.documents)]
+        added = await self._library.add(request.collection, incoming)
+        return document_service_pb2.AddDocumentsResponse(
+            documents=[convert.to_document(one, request.collection) for one in added]
+        )
+
+    async def GetDocument(
+        self, request: document_service_pb2.GetDocumentRequest, context: Context
+    ) -> document_service_pb2.GetDocumentResponse:
+        found = await self._library.get(request.collection, request.document)
+        return document_service_pb2.GetDocumentResponse(document=convert.to_document(found, request.collection))
+
+    async def DeleteDocument(
+        self, request: document_service_pb2.DeleteDocumentRequest, context: Context
+    ) -> document_service_pb2.DeleteDocumentResponse:
+        await self._library.delete(request.collection, request.document)
+        return document_service_pb2.DeleteDocumentResponse()
+
+
+class SearchHandlers(search_service_pb2_grpc.SearchServiceServicer):
+    """SearchService."""
+
+    def __init__(self, searcher: Searches) -> None:
+        self._searcher = searcher
+
+    async def Search(self, request: search_service_pb2.SearchRequest, context: Context) -> search_service_pb2.SearchResponse:
+        top_k = request.top_k if request.HasField("top_k") else DEFAULT_TOP_K
+        found = await self._searcher.search(request.collections, request.query, top_k, convert.from_mode(request.mode))
+        return convert.to_search_response(found)

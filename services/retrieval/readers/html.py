@@ -1,0 +1,115 @@
+"""Reads HTML with selectolax: the text of the main part, block by block."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from selectolax.lexbor import LexborHTMLParser
+
+from services.retrieval.reading import Writing
+
+if TYPE_CHECKING:
+    from selectolax.lexbor import LexborNode
+
+    from services.retrieval.reading import Reading
+
+_DROPPED: Final = "script style noscript template nav aside form button select svg canvas iframe object head"
+_HEADINGS: Final = {"h1": 1, "h2": 2, "h3": 3, "h4": 4, "h5": 5, "h6": 6}
+_BLOCK_TAGS: Final = (
+    "address article blockquote body caption dd details div dl dt fieldset figcaption figure footer header hr html li main ol p "
+    "pre section summary table tbody tfoot thead tr ul"
+)
+_BLOCKS: Final = frozenset(_BLOCK_TAGS.split()) | frozenset(_HEADINGS)
+_CLOSE: Final = frozenset({"li", "tr", "dt", "dd"})
+_SPACES: Final = re.compile(r"[ \t\n\r\f\u00a0]+")
+_TEXT: Final = "-text"
+# Below this many characters a <main> is a shell that a script would have filled.
+_LEAST_MAIN: Final = 200
+
+
+def read(text: str) -> Reading:
+    """Reads the page; menus, forms and scripts are left out. The title is that of the page, or else its first heading."""
+    tree = LexborHTMLParser(text)
+    named = tree.css_first("title", default=None)
+    title = _SPACES.sub(" ", named.text()).strip() if named is not None else ""
+    tree.strip_tags(_DROPPED.split())
+    root = _main(tree)
+    writing = _Walk()
+    if root is not None:
+        writing.walk(root)
+    reading = writing.out.reading(title)
+    if not title and reading.headings:
+        return writing.out.reading(reading.headings[0].title)
+    return reading
+
+
+def _main(tree: LexborHTMLParser) -> LexborNode | None:
+    for selector in ("main", "[role=main]", "article"):
+        found = tree.css(selector)
+        if len(found) == 1 and len(found[0].text()) >= _LEAST_MAIN:
+            return found[0]
+    return tree.body
+
+
+class _Walk:
+    """Goes through the tree without recursion: pages may be nested deeper than Python's stack."""
+
+    def __init__(self) -> None:
+        self.out = Writing()
+        self._inline: list[str] = []
+        self._level = 0
+        self._separator = "\n\n"
+        self._preformatted = 0
+
+    def walk(self, root: LexborNode) -> None:
+        """Writes all blocks below the root."""
+        node: LexborNode | None = root
+        while node is not None:
+            self._enter(node)
+            if node.child is not None:
+                node = node.child
+                continue
+            while node is not None:
+                self._leave(node)
+                if node.mem_id == root.mem_id:
+                    node = None
+                elif node.next is not None:
+                    node = node.next
+                    break
+                else:
+                    node = node.parent
+        self._flush()
+
+    def _enter(self, node: LexborNode) -> None:
+        tag = node.tag or ""
+        if tag == _TEXT:
+            text = node.text_content or ""
+            self._inline.append(text if self._preformatted else _SPACES.sub(" ", text))
+        elif tag == "br":
+            self._inline.append("\n")
+        elif tag in ("td", "th"):
+            self._inline.append(" | " if self._inline else "")
+        elif tag in _BLOCKS:
+            self._flush()
+            self._separator = "\n" if tag in _CLOSE else "\n\n"
+            self._level = _HEADINGS.get(tag, 0)
+            self._preformatted += tag == "pre"
+            if tag == "li":
+                self._inline.append("- ")
+
+    def _leave(self, node: LexborNode) -> None:
+        tag = node.tag or ""
+        if tag in _BLOCKS:
+            self._flush()
+            self._level = 0
+            self._preformatted -= tag == "pre"
+
+    def _flush(self) -> None:
+        text = "".join(self._inline)
+        self._inline.clear()
+        if not self._preformatted:
+            text = re.sub(r" *\n *", "\n", re.sub(r" {2,}", " ", text))
+        if text.strip(" -|\n"):
+            self.out.block(text, level=self._level, separator=self._separator)
+            self._separator = "\n\n"

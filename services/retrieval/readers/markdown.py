@@ -1,0 +1,44 @@
+"""Reads Markdown. The text stays as it is written; its headings are found so that chunks can follow them."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from services.retrieval.reading import Heading, Reading, storable
+
+_FENCE: Final = re.compile(r" {0,3}(`{3,}|~{3,})")
+_HEADING: Final = re.compile(r" {0,3}(#{1,6})[ \t]+(.+?)[ \t#]*$")
+_UNDERLINE: Final = re.compile(r" {0,3}(=+|-{3,})[ \t]*$")
+_FRONT_MATTER: Final = re.compile(r"\A---\n(?:.*\n)*?---\n")
+
+
+def read(text: str) -> Reading:
+    """Finds the headings, those in code left out; the first of the highest level becomes the title."""
+    text = storable(text)
+    headings: list[Heading] = []
+    fence, position, before = "", 0, ""
+    front = _FRONT_MATTER.match(text)
+    skipped = front.end() if front else 0
+    for line in text.splitlines(keepends=True):
+        bare = line.rstrip("\n")
+        if position >= skipped:
+            mark = _FENCE.match(bare)
+            if fence:
+                if mark and mark[1].startswith(fence) and not bare[mark.end() :].strip():
+                    fence = ""
+            elif mark:
+                fence = mark[1]
+            elif found := _HEADING.match(bare):
+                headings.append(Heading(position, len(found[1]), found[2].strip()))
+            elif (under := _UNDERLINE.match(bare)) and _can_be_title(before):
+                headings.append(Heading(position - len(before), 1 if under[1][0] == "=" else 2, before.strip()))
+        position += len(line)
+        before = line
+    title = min(headings, key=lambda heading: heading.level).title if headings else ""
+    return Reading(text, title, tuple(headings))
+
+
+def _can_be_title(line: str) -> bool:
+    """Whether an underline makes this line a heading: it must be text, and of no other block."""
+    return bool(line.strip()) and line.lstrip()[0] not in "#>|-*+=`~"

@@ -1,0 +1,140 @@
+"""Documents in Postgres."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+import asyncpg
+
+from services.chassis.postgres import outages, transaction
+from services.retrieval.documents import Document, DocumentState
+from services.retrieval.search import LiveDocument
+from services.retrieval.stores.rows import plain_uuid
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from services.chassis.postgres import Pool
+    from services.retrieval.documents import Read
+    from services.retrieval.stores.rows import Row
+
+LEASE_SECONDS: Final = 30
+
+_COLUMNS = """
+d.uid, d.document, d.title, d.media_type, d.metadata, d.content_hash, d.chunk_count, d.version, d.create_time,
+d.indexed_edition IS NOT DISTINCT FROM d.wanted_edition AS is_indexed
+"""
+# What makes new vectors needful, and what makes a new version. The old row is `d`, the new one `excluded`.
+_NEW_CONTENT = (
+    "(d.content_hash, d.title, d.media_type) IS DISTINCT FROM (excluded.content_hash, excluded.title, excluded.media_type)"
+)
+_NEW = f"({_NEW_CONTENT} OR d.metadata IS DISTINCT FROM excluded.metadata)"
+_MINE = f"({_NEW_CONTENT} OR d.indexed_edition IS DISTINCT FROM d.wanted_edition AND coalesce(d.leased_until <= now(), true))"
+_PUT = f"""
+INSERT INTO documents AS d (
+    uid, collection_uid, document, title, media_type, metadata, content_hash, text, headings, pages, lease, leased_until
+) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now() + make_interval(secs => {LEASE_SECONDS}))
+ON CONFLICT (collection_uid, document) DO UPDATE SET
+    title = excluded.title, media_type = excluded.media_type, metadata = excluded.metadata,
+    content_hash = excluded.content_hash, text = excluded.text, headings = excluded.headings, pages = excluded.pages,
+    version = d.version + {_NEW}::int,
+    create_time = CASE WHEN {_NEW} THEN now() ELSE d.create_time END,
+    wanted_edition = d.wanted_edition + {_NEW_CONTENT}::int,
+    attempts = CASE WHEN {_NEW_CONTENT} THEN 0 ELSE d.attempts END,
+    not_before = CASE WHEN {_MINE} THEN now() ELSE d.not_before END,
+    lease = CASE WHEN {_MINE} THEN excluded.lease ELSE d.lease END,
+    leased_until = CASE WHEN {_MINE} THEN excluded.leased_until ELSE d.leased_until END
+RETURNING {_COLUMNS}
+"""  # noqa: S608 - put together from the constants above
+_STATES = f"SELECT {_COLUMNS} FROM documents d WHERE uid = ANY($1)"  # noqa: S608
+_GET = f"SELECT {_COLUMNS}, d.text FROM documents d WHERE collection_uid = $1 AND document = $2"  # noqa: S608
+_DELETE = """
+WITH gone AS (DELETE FROM documents WHERE collection_uid = $1 AND document = $2 RETURNING collection_uid, uid)
+INSERT INTO erasures (collection_uid, document_uid) SELECT collection_uid, uid FROM gone RETURNING id
+"""
+_LIVE = (
+    "SELECT uid, document, title, metadata, indexed_edition FROM documents WHERE uid = ANY($1) AND indexed_edition IS NOT NULL"
+)
+
+
+class PostgresDocuments:
+    """See `documents.DocumentRecords` and `search.LiveDocuments`."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def put(self, collection_uid: UUID, documents: Sequence[Read], lease: UUID) -> list[Document] | None:
+        """See `DocumentRecords.put`. Rows are written in the order of their ids, so that two calls cannot deadlock."""
+        ordered = sorted(documents, key=lambda one: one.document)
+        rows = [_row(collection_uid, one, lease) for one in ordered]
+        try:
+            async with transaction(self._pool) as connection:
+                kept = await connection.fetchmany(_PUT, rows)
+        except asyncpg.ForeignKeyViolationError:
+            return None
+        by_id = {row["document"]: _document(row) for row in kept}
+        return [by_id[one.document] for one in documents]
+
+    async def states(self, uids: Sequence[UUID]) -> dict[UUID, Document]:
+        """See `DocumentRecords.states`."""
+        with outages():
+            rows = await self._pool.fetch(_STATES, uids)
+        return {document.uid: document for document in (_document(row) for row in rows)}
+
+    async def get(self, collection_uid: UUID, document: str) -> Document | None:
+        """See `DocumentRecords.get`."""
+        with outages():
+            row = await self._pool.fetchrow(_GET, collection_uid, document)
+        return _document(row) if row else None
+
+    async def delete(self, collection_uid: UUID, document: str) -> bool:
+        """See `DocumentRecords.delete`."""
+        with outages():
+            return await self._pool.fetchval(_DELETE, collection_uid, document) is not None
+
+    async def live(self, uids: Sequence[UUID]) -> dict[UUID, LiveDocument]:
+        """See `search.LiveDocuments.live`."""
+        with outages():
+            rows = await self._pool.fetch(_LIVE, uids)
+        return {
+            plain_uuid(row["uid"]): LiveDocument(
+                row["document"], row["title"], json.loads(row["metadata"]), row["indexed_edition"]
+            )
+            for row in rows
+        }
+
+
+def _row(collection_uid: UUID, read: Read, lease: UUID) -> tuple[Any, ...]:
+    reading = read.reading
+    return (
+        uuid4(),
+        collection_uid,
+        read.document,
+        read.title,
+        read.media_type,
+        json.dumps(read.metadata, ensure_ascii=False),
+        read.content_hash,
+        reading.text,
+        json.dumps([(heading.start, heading.level, heading.title) for heading in reading.headings], ensure_ascii=False),
+        reading.pages,
+        lease,
+    )
+
+
+def _document(row: Row) -> Document:
+    return Document(
+        uid=plain_uuid(row["uid"]),
+        document=row["document"],
+        title=row["title"],
+        media_type=row["media_type"],
+        metadata=json.loads(row["metadata"]),
+        content_hash=row["content_hash"],
+        state=DocumentState.INDEXED if row["is_indexed"] else DocumentState.PENDING,
+        chunk_count=row["chunk_count"] if row["is_indexed"] else 0,
+        version=row["version"],
+        create_time=row["create_time"],
+        text=row.get("text", ""),
+    )
