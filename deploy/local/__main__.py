@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import ctypes
 import os
 import signal
 import sys
@@ -9,6 +10,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 from deploy.local.data_folder import DataFolder, FolderInUseError
@@ -24,6 +26,7 @@ from deploy.local.suite import PORT_NAMES, STAGES, External, Suite, compose
 from deploy.local.supervisor import Supervisor
 
 _EXTERNAL_ATTEMPTS = 3
+_PR_SET_PDEATHSIG = 1
 
 
 class LaunchError(Exception):
@@ -59,6 +62,7 @@ async def _run(settings: Settings, folder: DataFolder, until: str, began: float)
     if suite.missing:
         raise LaunchError("".join(f"\n  {missing}" for missing in suite.missing))
     interrupted = _interrupts()
+    _end_with_make()
     logs = Logs(folder.path / "logs")
     names = [external.name for external in suite.externals] + [process.name for process in suite.processes]
     async with AsyncExitStack() as stack:
@@ -135,6 +139,13 @@ def _interrupts() -> asyncio.Event:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, interrupted.set)
     return interrupted
+
+
+def _end_with_make() -> None:
+    """Be asked to stop when the `make` that runs this is killed: a user who kills `make run` means the suite."""
+    parent = Path(f"/proc/{os.getppid()}/comm")
+    if sys.platform == "linux" and parent.exists() and parent.read_text().strip() in {"make", "gmake"}:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def _description(settings: Settings, suite: Suite, supervisor: Supervisor, groups: ProcessGroups) -> dict[str, Any]:

@@ -21,14 +21,14 @@ class Launcher:
         self.data_dir = data_dir
         self.lines: list[str] = []
         self.terminal: int | None = None
-        self._arguments = arguments or ("--until", "servers")
+        self.command = (sys.executable, "-m", "deploy.local", *(arguments or ("--until", "servers")))
         outer = {name: value for name, value in os.environ.items() if not name.endswith(("_URL", "_DIR"))}
         self._environment = {**outer, "DATA_DIR": str(data_dir), "PORT": str(free_port()), **environment}
         self._child: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> Self:
         self._child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "deploy.local", *self._arguments),
+            *self.command,
             cwd=ROOT,
             env=self._environment,
             stdout=asyncio.subprocess.PIPE if self.terminal is None else self.terminal,

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pty
+import shlex
 import signal
 import socket
 from pathlib import Path
@@ -90,6 +91,18 @@ async def test_a_killed_launcher_leaves_no_process(tmp_path: Path, also: list[st
     # And the folder is usable at once.
     async with Launcher(tmp_path) as launcher:
         await launcher.up()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+async def test_an_ended_make_takes_the_suite_with_it(tmp_path: Path, number: signal.Signals) -> None:
+    launcher = Launcher(tmp_path / "data")
+    (tmp_path / "Makefile").write_text(f"run:\n\t@exec {shlex.join(launcher.command)}\n")
+    launcher.command = ("make", "-f", str(tmp_path / "Makefile"), "run")
+    async with launcher:
+        await launcher.up()
+        # Ctrl-C reaches everyone in the terminal's group; the others only make.
+        (os.killpg if number == signal.SIGINT else os.kill)(launcher.child.pid, number)
+        await nothing_left(tmp_path, limit_s=10)
 
 
 async def test_a_killed_guardian_is_replaced_by_one_that_knows_everything(tmp_path: Path) -> None:
