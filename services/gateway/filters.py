@@ -26,6 +26,7 @@ from google.protobuf import any_pb2, wrappers_pb2
 
 from services.gateway.clusters import BACKENDS
 from services.gateway.pages import FOLDER
+from services.gateway.replies import HEALTH_PATH
 from services.gateway.typed import any_of, header_is
 
 if TYPE_CHECKING:
@@ -49,7 +50,6 @@ JSON: Final = "penstock.transcoder.json"
 SSE: Final = "penstock.transcoder.sse"
 NDJSON: Final = "penstock.transcoder.ndjson"
 
-HEALTH_PATH: Final = "/healthz"
 EXPOSED_HEADERS: Final = "x-request-id, retry-after, allow, grpc-status, grpc-message, grpc-status-details-bin"
 LOOPBACK_ORIGINS: Final = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?"
 

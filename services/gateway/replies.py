@@ -16,11 +16,13 @@ from google.protobuf import struct_pb2
 
 from services.chassis.errors import Failure, Reason
 from services.chassis.status import DETAILS_TRAILER, DOMAIN, code_of, to_status
-from services.gateway.typed import header_begins, set_header
+from services.gateway.typed import header_begins, header_is, set_header
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+GRPC: Final = "application/grpc"
+HEALTH_PATH: Final = "/healthz"
 OPENAI_PREFIX: Final = "/openai/"
 # The transcoder turns a REST request into a gRPC one and keeps its path here.
 ORIGINAL_PATH: Final = "x-envoy-original-path"
@@ -32,6 +34,8 @@ _ENVOYS_WORDS: Final = "%LOCAL_REPLY_BODY%"
 _ERROR_INFO: Final = "type.googleapis.com/google.rpc.ErrorInfo"
 _REQUEST_INFO: Final = "type.googleapis.com/google.rpc.RequestInfo"
 _SERVER_FAULTS: Final = 500
+# The HTTP statuses that Envoy turns into the very gRPC code that our reason stands for. Elsewhere details would contradict it.
+_SAME_IN_GRPC: Final = frozenset({401, 404, 502, 503})
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,8 @@ def replies(max_request_bytes: int) -> tuple[Reply, ...]:
 def build_local_replies(max_request_bytes: int) -> Any:
     """Envoy's configuration for all that it answers itself. Answers of pages are below 400 and stay as they are."""
     table = sorted(replies(max_request_bytes), key=lambda reply: (reply.above, -reply.status if reply.above else 0))
-    mappers = []
+    unhealthy = Reply(503, Reason.SERVICE_UNAVAILABLE, "not all services are healthy; the gateway's metrics say which")
+    mappers = [_rest(unhealthy, _header(header_is(":path", HEALTH_PATH)))]
     for reply in table:
         mappers += [_openai(reply), _rest(reply), _grpc(reply)]
     return hcm_pb2.LocalReplyConfig(mappers=mappers)
@@ -125,7 +130,7 @@ def _openai(reply: Reply) -> Any:
     return _json_mapper(_all([_status(reply), _any_of(on_path)]), {"error": error})
 
 
-def _rest(reply: Reply) -> Any:
+def _rest(reply: Reply, only: Any = None) -> Any:
     failure = Failure(reply.reason, reply.message)
     status = {
         "code": code_of(failure).value[0],
@@ -139,21 +144,23 @@ def _rest(reply: Reply) -> Any:
         accesslog_pb2.AccessLogFilter(header_filter=accesslog_pb2.HeaderFilter(header=_present(ORIGINAL_PATH))),
         _header(_not_grpc()),
     ]
-    return _json_mapper(_all([_status(reply), _any_of(no_grpc)]), status)
+    return _json_mapper(_all([_status(reply), only or _any_of(no_grpc)]), status)
 
 
 def _grpc(reply: Reply) -> Any:
     message = reply.grpc_message or reply.message
-    status = to_status(Failure(reply.grpc or reply.reason, message.replace(_ENVOYS_WORDS, "see the message")))
-    # gRPC writes binary metadata without padding.
-    details = base64.b64encode(status.SerializeToString(deterministic=True)).decode().rstrip("=")
-    return hcm_pb2.ResponseMapper(
-        filter=_all([_status(reply), _header(header_begins("content-type", "application/grpc"))]),
+    mapper = hcm_pb2.ResponseMapper(
+        filter=_all([_status(reply), _header(header_begins("content-type", GRPC))]),
         body_format_override=substitution_format_string_pb2.SubstitutionFormatString(
             text_format_source=base_pb2.DataSource(inline_string=message)
         ),
-        headers_to_add=[set_header(DETAILS_TRAILER, details)],
     )
+    if reply.status in _SAME_IN_GRPC:
+        status = to_status(Failure(reply.grpc or reply.reason, message))
+        # gRPC writes binary metadata without padding.
+        details = base64.b64encode(status.SerializeToString(deterministic=True)).decode().rstrip("=")
+        mapper.headers_to_add.append(set_header(DETAILS_TRAILER, details))
+    return mapper
 
 
 def _json_mapper(accept: Any, shape: Mapping[str, Any]) -> Any:
@@ -185,7 +192,7 @@ def _present(name: str) -> Any:
 
 
 def _not_grpc() -> Any:
-    matcher = header_begins("content-type", "application/grpc", negate=True)
+    matcher = header_begins("content-type", GRPC, negate=True)
     matcher.treat_missing_header_as_empty = True
     return matcher
 

@@ -13,7 +13,7 @@ from google.protobuf import wrappers_pb2
 from services.gateway import filters
 from services.gateway.clusters import ANY_BACKEND
 from services.gateway.pages import SECURITY_HEADERS
-from services.gateway.replies import OPENAI_PREFIX
+from services.gateway.replies import GRPC, OPENAI_PREFIX
 from services.gateway.typed import any_of, header_begins, header_contains, header_is, header_matches, seconds, set_header
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # An absent content type counts: a POST without a body has none.
 _JSON_BODY: Final = r"(?i)|\s*application/([a-z0-9.+-]+\+)?json\s*(;.*)?"
+# Asks proxies on the way to the client to pass each event on as it comes.
+_UNBUFFERED: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 _REFLECTION: Final = ("/grpc.reflection.", "/grpc.health.v1.Health/")
 _LARGEST_LENGTH: Final = 1 << 62
 
@@ -86,16 +88,19 @@ def _to(path: str, target: str) -> Any:
 
 
 def _oversized(settings: GatewaySettings) -> list[Any]:
-    """Refuses a body by the length it announces, before any of it is read."""
+    """Refuses a body by the length it announces, before any of it is read. gRPC's limit is the services' own."""
     too_long = route_components_pb2.HeaderMatcher(
-        name="content-length", range_match=range_pb2.Int64Range(start=settings.max_request_bytes + 1, end=_LARGEST_LENGTH)
+        name="content-length",
+        range_match=range_pb2.Int64Range(start=settings.max_request_bytes + 1, end=_LARGEST_LENGTH),
     )
-    return _refuse(settings, route_components_pb2.RouteMatch(prefix="/", headers=[too_long]), 413)
+    no_grpc = header_begins("content-type", GRPC, negate=True)
+    no_grpc.treat_missing_header_as_empty = True
+    return _refuse(settings, route_components_pb2.RouteMatch(prefix="/", headers=[too_long, no_grpc]), 413)
 
 
 def _grpc(prefix: str, cluster: str) -> Any:
     """Calls of gRPC and gRPC-Web as they come. The caller's deadline is the only limit on time."""
-    headers = [header_begins("content-type", "application/grpc")]
+    headers = [header_begins("content-type", GRPC)]
     route = _route(route_components_pb2.RouteMatch(prefix=prefix, headers=headers))
     _forward(route, cluster, timeout=0, idle=0)
     return route
@@ -116,6 +121,7 @@ def _rest(settings: GatewaySettings, rpc: Rpc) -> list[Any]:
         route = _route(match)
         if rpc.server_streaming:
             _forward(route, rpc.backend, timeout=0, idle=settings.stream_idle_timeout)
+            route.response_headers_to_add.extend(set_header(name, value) for name, value in _UNBUFFERED.items())
         else:
             _forward(route, rpc.backend, timeout=settings.request_timeout, idle=0)
         route.typed_per_filter_config[transcoder].CopyFrom(filters.enabled())

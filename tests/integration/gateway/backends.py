@@ -13,7 +13,13 @@ from google.api import httpbody_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
-from penstock.experiments.v1 import result_pb2, result_service_pb2, result_service_pb2_grpc
+from penstock.experiments.v1 import (
+    assignment_service_pb2,
+    assignment_service_pb2_grpc,
+    result_pb2,
+    result_service_pb2,
+    result_service_pb2_grpc,
+)
 from penstock.inference.v1 import (
     generation_pb2,
     generation_service_pb2,
@@ -169,6 +175,24 @@ class Documents(document_service_pb2_grpc.DocumentServiceServicer):
         return document_service_pb2.DeleteDocumentResponse()
 
 
+class Assignments(assignment_service_pb2_grpc.AssignmentServiceServicer):
+    def __init__(self, seen: Seen) -> None:
+        self.seen = seen
+
+    async def Assign(self, request: Any, context: Any) -> Any:
+        self.seen.note(context, request)
+        return assignment_service_pb2.AssignResponse(variant=request.unit_id)
+
+    async def WatchConfiguration(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        self.seen.note(context, request)
+        yield assignment_service_pb2.WatchConfigurationResponse(revision=2**53 + 1)
+
+    async def RecordExposures(self, requests: Any, context: Any) -> Any:
+        batches = [len(request.exposures) async for request in requests]
+        self.seen.note(context, batches)
+        return assignment_service_pb2.RecordExposuresResponse(recorded=sum(batches))
+
+
 class Results(result_service_pb2_grpc.ResultServiceServicer):
     async def GetResults(self, request: Any, context: Any) -> Any:  # noqa: ARG002 (the signature is gRPC's)
         counts = result_pb2.VariantResult(variant="a")
@@ -186,6 +210,7 @@ async def start(name: str, port: int, seen: Seen) -> grpc.aio.Server:
         search_service_pb2_grpc.add_SearchServiceServicer_to_server(Search(seen), server)
         document_service_pb2_grpc.add_DocumentServiceServicer_to_server(Documents(), server)
     else:
+        assignment_service_pb2_grpc.add_AssignmentServiceServicer_to_server(Assignments(seen), server)
         result_service_pb2_grpc.add_ResultServiceServicer_to_server(Results(), server)
     health = health_aio.HealthServicer()
     await health.set("", health_pb2.HealthCheckResponse.SERVING)

@@ -151,7 +151,9 @@ def test_openai_s_paths_say_down_in_openai_s_shape(tmp_path: Path) -> None:
     names = ("inference", "retrieval", "experiments")
     nobody = dict(zip(names, free_ports(3), strict=True))
     with running(environment(tmp_path, nobody)) as gateway:
-        assert gateway.http.get("/healthz").status_code == 503
+        unhealthy = gateway.http.get("/healthz")
+        assert (unhealthy.status_code, unhealthy.json()["details"][0]["reason"]) == (503, "SERVICE_UNAVAILABLE")
+        assert "not all services are healthy" in unhealthy.json()["message"]
         response = gateway.http.post("/openai/v1/chat/completions", json={"model": "x", "stream": True})
         assert response.status_code == 503
         assert response.json()["error"]["code"] == "service_unavailable"

@@ -43,9 +43,30 @@ def test_path_fields_may_hold_escaped_slashes(gateway: Gateway) -> None:
     assert (document["collection"], document["document"]) == ("docs", "a/b.md")
 
 
+def test_a_custom_verb_is_no_part_of_the_id(gateway: Gateway, backends: Backends) -> None:
+    assigned = gateway.http.post("/v1/experiments/e1:assign", json={"unit_id": "user-1"}).json()
+    assert (assigned["variant"], backends.seen.bodies[-1].experiment) == ("user-1", "e1")
+    misused = gateway.http.get("/v1/experiments/e1:assign")
+    assert misused.status_code in {404, 405}
+
+
+def test_query_parameters_fill_fields(gateway: Gateway, backends: Backends) -> None:
+    watched = gateway.http.get("/v1/configuration:watch?watcher=a+b%26c").json()
+    assert backends.seen.bodies[-1].watcher == "a b&c"
+    # JavaScript would round it as a number.
+    assert watched == [{"revision": "9007199254740993", "experiments": []}]
+
+
+def test_a_client_stream_is_an_array(gateway: Gateway, backends: Backends) -> None:
+    batches = [{"exposures": [{"exposure": "a"}, {"exposure": "b"}]}, {"exposures": [{"exposure": "c"}]}]
+    assert gateway.http.post("/v1/exposures", json=batches).json() == {"recorded": "3", "duplicates": "0"}
+    assert backends.seen.bodies[-1] == [2, 1]
+
+
 def test_sse_when_asked_for(gateway: Gateway) -> None:
     response = gateway.http.post(STREAM, json={"prompt": "one two"}, headers={"accept": "text/event-stream"})
     assert response.headers["content-type"] == "text/event-stream"
+    assert response.headers["x-accel-buffering"] == "no"
     events = [json.loads(block.removeprefix("data: ")) for block in response.text.strip().split("\n\n")]
     assert [next(iter(event)) for event in events] == ["started", "delta", "delta", "finished"]
 
