@@ -34,7 +34,7 @@ class GenerationService(generation_service_pb2_grpc.GenerationServiceServicer):
     async def Generate(
         self,
         request: generation_service_pb2.GenerateRequest,
-        context: Context,  # noqa: ARG002 - gRPC's signature
+        context: Context,
     ) -> generation_service_pb2.GenerateResponse:
         """Generates, and answers once all of it is there."""
         return convert.response_of(await self._inference.complete(convert.request_of(request, current_call().request_id)))
@@ -42,7 +42,7 @@ class GenerationService(generation_service_pb2_grpc.GenerationServiceServicer):
     async def StreamGenerate(
         self,
         request: generation_service_pb2.StreamGenerateRequest,
-        context: Context,  # noqa: ARG002 - gRPC's signature
+        context: Context,
     ) -> AsyncIterator[generation_service_pb2.StreamGenerateResponse]:
         """Generates, and streams what is there."""
         request_id = current_call().request_id
@@ -60,7 +60,7 @@ class EmbeddingService(embedding_service_pb2_grpc.EmbeddingServiceServicer):
     async def Embed(
         self,
         request: embedding_service_pb2.EmbedRequest,
-        context: Context,  # noqa: ARG002 - gRPC's signature
+        context: Context,
     ) -> embedding_service_pb2.EmbedResponse:
         """Embeds texts."""
         return convert.embed_response_of(await self._inference.embed(request.model, list(request.inputs)))
@@ -74,8 +74,8 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
     async def ListModels(
         self,
-        request: model_service_pb2.ListModelsRequest,  # noqa: ARG002 - empty
-        context: Context,  # noqa: ARG002 - gRPC's signature
+        request: model_service_pb2.ListModelsRequest,
+        context: Context,
     ) -> model_service_pb2.ListModelsResponse:
         """Lists the models of all engines in reach."""
         return model_service_pb2.ListModelsResponse(models=[convert.model_of(one) for one in self._models.listed()])

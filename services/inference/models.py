@@ -175,7 +175,6 @@ class Models:
 
     async def _keep_probing(self, known: _Known) -> None:
         while True:
-            known.suspect.clear()
             try:
                 await asyncio.wait_for(known.suspect.wait(), self._probe_seconds)
             except TimeoutError:
@@ -183,6 +182,7 @@ class Models:
             else:
                 # Many requests may fail at once; one probe answers for all of them.
                 await asyncio.sleep(min(0.2, self._probe_seconds))
+            known.suspect.clear()
             await self._probe(known)
 
     async def _probe(self, known: _Known) -> None:

@@ -32,7 +32,7 @@ class OpenAIService(openai_service_pb2_grpc.OpenAIServiceServicer):
     async def CreateChatCompletion(
         self,
         request: openai_service_pb2.CreateChatCompletionRequest,
-        context: Context,  # noqa: ARG002 - gRPC's signature
+        context: Context,
     ) -> AsyncIterator[openai_service_pb2.CreateChatCompletionResponse]:
         """Chat completion, as one body of JSON or as server-sent events."""
         with _openai_errors():
@@ -71,7 +71,7 @@ class OpenAIService(openai_service_pb2_grpc.OpenAIServiceServicer):
     async def CreateEmbeddings(
         self,
         request: openai_service_pb2.CreateEmbeddingsRequest,
-        context: Context,  # noqa: ARG002 - gRPC's signature
+        context: Context,
     ) -> openai_service_pb2.CreateEmbeddingsResponse:
         """Embeddings, as floats or base64."""
         with _openai_errors():
@@ -82,8 +82,8 @@ class OpenAIService(openai_service_pb2_grpc.OpenAIServiceServicer):
 
     async def ListOpenAIModels(
         self,
-        request: openai_service_pb2.ListOpenAIModelsRequest,  # noqa: ARG002 - empty
-        context: Context,  # noqa: ARG002 - gRPC's signature
+        request: openai_service_pb2.ListOpenAIModelsRequest,
+        context: Context,
     ) -> openai_service_pb2.ListOpenAIModelsResponse:
         """The models in reach, as OpenAI lists them."""
         data = openai_face.model_list(self._models.listed())

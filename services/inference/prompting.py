@@ -64,7 +64,8 @@ def _language(messages: Iterable[Message]) -> str:
     # A Han character weighs about as much as a word, so fewer of them decide.
     han = sum("\u4e00" <= character <= "\u9fff" for character in letters)
     kana = any("\u3040" <= character <= "\u30ff" for character in letters)
-    if cyrillic * 2 > len(letters):
+    # A third: a question in Russian may name things in Latin letters, the other way round it is rare.
+    if cyrillic * 3 > len(letters):
         return "ru"
     if han * 4 > len(letters) and not kana:
         return "zh"
