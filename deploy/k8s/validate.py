@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import kubernetes_validate
 import yaml
+from kubernetes_validate import utils as kubernetes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,8 +32,8 @@ def documents(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def faults(document: dict[str, Any]) -> Iterator[str]:
     """What is wrong with one document."""
     try:
-        kubernetes_validate.validate(document, VERSION, strict=True)
-    except kubernetes_validate.ValidationError as error:
+        kubernetes.validate(document, VERSION, strict=True)
+    except kubernetes.ValidationError as error:
         yield f"{'.'.join(str(part) for part in error.path)}: {error.message}"
     if document["kind"] == "Deployment":
         yield from workload_faults(document)

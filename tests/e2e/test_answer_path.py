@@ -33,7 +33,7 @@ from tests.e2e.faces import Face, Grpc, Refused, Rest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.e2e.conftest import Suite
+    from tests.support.suite import Suite
 
 TURBINE = (
     "A penstock is a pipe that brings water from a reservoir to a turbine. The gate at its head is closed for inspection. "

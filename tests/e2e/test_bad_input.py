@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-    from tests.e2e.conftest import Suite
+    from tests.support.suite import Suite
 
 MEBIBYTE = 1 << 20
 DOCS = "penstock-docs"

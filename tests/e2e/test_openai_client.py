@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from openai.types.chat import ChatCompletionMessageParam
 
-    from tests.e2e.conftest import Suite
+    from tests.support.suite import Suite
 
 TEXT = "A penstock is a pipe that brings water to a turbine. It is 412 metres long."
 MESSAGES: list[ChatCompletionMessageParam] = [

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from playwright.async_api import Browser
 
-    from tests.e2e.conftest import Suite
+    from tests.support.suite import Suite
 
 # Without these, Chromium calls home at every start, which a closed network refuses and a test should never do.
 FLAGS = [
