@@ -108,7 +108,7 @@ def _remote_engines(settings: InferenceSettings) -> list[Engine]:
 def _embedded_engines(settings: InferenceSettings) -> list[Engine]:
     """Engines in this process. One whose package is not installed is left out, and the log says so."""
     engines: list[Engine] = []
-    embed = None
+    embedder: Engine | None = None
     try:
         from services.inference.engines.llamacpp import LlamaCppEngine  # noqa: PLC0415 - its package may be missing
 
@@ -121,13 +121,13 @@ def _embedded_engines(settings: InferenceSettings) -> list[Engine]:
         minilm = MiniLMEngine()
         minilm.start_loading()
         engines.append(minilm)
-        embed = minilm.embed
+        embedder = minilm
     except ImportError as error:
         _log.warning("engine minilm is left out: %s is not installed", error.name)
     try:
         from services.inference.engines.extractive import ExtractiveEngine  # noqa: PLC0415 - as above
 
-        engines.append(ExtractiveEngine(embed))
+        engines.append(ExtractiveEngine(embedder))
     except ImportError as error:
         _log.warning("engine extractive is left out: %s is not installed", error.name)
     return engines
