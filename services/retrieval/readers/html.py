@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
     from services.retrieval.reading import Reading
 
-_DROPPED: Final = "script style noscript template nav aside form button select svg canvas iframe object head"
+_DROPPED: Final = (
+    "script style noscript template nav aside form button select dialog svg canvas iframe object head"
+)
 _HEADINGS: Final = {"h1": 1, "h2": 2, "h3": 3, "h4": 4, "h5": 5, "h6": 6}
 _BLOCK_TAGS: Final = (
     "address article blockquote body caption dd details div dl dt fieldset figcaption figure footer header hr html li main ol p "
@@ -32,7 +34,7 @@ def read(text: str) -> Reading:
     """Reads the page; menus, forms and scripts are left out. The title is that of the page, or else its first heading."""
     tree = LexborHTMLParser(text)
     named = tree.css_first("title", default=None)
-    title = _SPACES.sub(" ", named.text()).strip() if named is not None else ""
+    title = _SPACES.sub(" ", named.text()).strip() if named else ""
     tree.strip_tags(_DROPPED.split())
     root = _main(tree)
     writing = _Walk()

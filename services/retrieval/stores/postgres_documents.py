@@ -29,7 +29,7 @@ d.indexed_edition IS NOT DISTINCT FROM d.wanted_edition AS is_indexed
 """
 # What makes new vectors needful, and what makes a new version. The old row is `d`, the new one `excluded`.
 _NEW_CONTENT = (
-    "(d.content_hash, d.title, d.media_type) IS DISTINCT FROM (excluded.content_hash, excluded.title, excluded.media_type)"
+    "((d.content_hash, d.title, d.media_type) IS DISTINCT FROM (excluded.content_hash, excluded.title, excluded.media_type))"
 )
 _NEW = f"({_NEW_CONTENT} OR d.metadata IS DISTINCT FROM excluded.metadata)"
 _MINE = f"({_NEW_CONTENT} OR d.indexed_edition IS DISTINCT FROM d.wanted_edition AND coalesce(d.leased_until <= now(), true))"

@@ -1,0 +1,89 @@
+"""A small embedder for tests: real gRPC, vectors made of hashed words, so that shared words mean nearness.
+
+It stands in for inference where a test is about retrieval; the end-to-end tests use the real embedder.
+"""
+
+import math
+import zlib
+from typing import Any
+
+import grpc.aio
+from penstock.inference.v1 import (
+    embedding_pb2,
+    embedding_service_pb2,
+    embedding_service_pb2_grpc,
+    model_pb2,
+    model_service_pb2,
+    model_service_pb2_grpc,
+)
+
+from services.chassis.errors import Failure, Reason
+from services.chassis.server import Served, new_server
+from services.chassis.settings import ServerSettings
+from tests.support.ports import free_port
+
+NAME = "hashing"
+DIMENSIONS = 64
+
+
+class HashingEmbedder(embedding_service_pb2_grpc.EmbeddingServiceServicer, model_service_pb2_grpc.ModelServiceServicer):
+    """Serves Embed and ListModels; it knows English alone."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.fingerprint = "hashed-words-1"
+        self.texts = 0
+        self._server: grpc.aio.Server | None = None
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        settings = ServerSettings(grpc_address=self.address)
+        register = embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server
+        register_models = model_service_pb2_grpc.add_ModelServiceServicer_to_server
+        served = [
+            Served("penstock.inference.v1.EmbeddingService", self, register),
+            Served("penstock.inference.v1.ModelService", self, register_models),
+        ]
+        self._server, _ = new_server(settings, served)
+        self._server.add_insecure_port(self.address)
+        await self._server.start()
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            await self._server.stop(None)
+            self._server = None
+
+    async def Embed(self, request: embedding_service_pb2.EmbedRequest, context: Any) -> embedding_service_pb2.EmbedResponse:
+        if request.model not in {NAME, "", "auto"}:
+            raise Failure(Reason.MODEL_NOT_FOUND, f"there is no model {request.model!r}", metadata={"model": request.model})
+        self.texts += len(request.inputs)
+        return embedding_service_pb2.EmbedResponse(
+            embeddings=[embedding_pb2.Embedding(values=_vector(text)) for text in request.inputs],
+            model=NAME,
+            dimensions=DIMENSIONS,
+            fingerprint=self.fingerprint,
+        )
+
+    async def ListModels(
+        self, request: model_service_pb2.ListModelsRequest, context: Any
+    ) -> model_service_pb2.ListModelsResponse:
+        model = model_pb2.Model(
+            model=NAME,
+            capabilities=[model_pb2.CAPABILITY_EMBEDDING],
+            dimensions=DIMENSIONS,
+            languages=["en"],
+            fingerprint=self.fingerprint,
+        )
+        return model_service_pb2.ListModelsResponse(models=[model])
+
+
+def _vector(text: str) -> list[float]:
+    values = [0.0] * DIMENSIONS
+    for word in text.lower().split():
+        number = zlib.crc32(word.strip(".,?!").encode())
+        values[number % DIMENSIONS] += 1.0 if number & 0x40000000 else -1.0
+    norm = math.sqrt(sum(value * value for value in values)) or 1.0
+    return [value / norm for value in values]
