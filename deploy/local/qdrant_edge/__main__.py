@@ -15,6 +15,10 @@ from pathlib import Path
 
 import uvloop
 
+# Read when grpc is imported. The rebuild is started by fork and exec, which needs none of grpc's
+# fork handlers; with them it complains in the log each time.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+
 from deploy.local.qdrant_edge.server import serve
 from deploy.local.qdrant_edge.store import Store
 from deploy.local.qdrant_edge.upkeep import Upkeep
@@ -51,6 +55,8 @@ async def run(settings: Settings) -> None:
         store = Store(settings.data_dir)
         stack.callback(store.close)
         upkeep = asyncio.create_task(Upkeep(store).run())
+        # It never ends by itself: if it fails the process ends too, and its supervisor starts it anew.
+        upkeep.add_done_callback(lambda _: stopped.set())
         stack.push_async_callback(_cancelled, upkeep)
         server, health = await serve(store, settings.grpc_address)
         stack.push_async_callback(server.stop, GRACE_SECONDS)

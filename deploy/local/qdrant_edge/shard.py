@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import grpc
 import qdrant_edge as edge
 
-from deploy.local.qdrant_edge.refusals import of_engine
+from deploy.local.qdrant_edge.refusals import Refusal, of_engine
 
 _Result = TypeVar("_Result")
 
@@ -24,16 +25,11 @@ class Shard:
         self._config = config
         self._engine: edge.EdgeShard | None = None
         self._is_dirty = False
+        self._is_closed = False
 
     def call(self, action: Callable[[edge.EdgeShard], _Result]) -> _Result:
         """Run one call of the engine. Raises Refusal for what the engine refuses."""
-        try:
-            return action(self._opened())
-        # A panic of the engine is not even an Exception.
-        except BaseException as error:
-            if refusal := of_engine(error):
-                raise refusal from error
-            raise
+        return _translated(lambda: action(self._opened()))
 
     def update(self, operation: edge.UpdateOperation) -> None:
         """Apply one write; it is in the write-ahead log when this returns."""
@@ -47,17 +43,32 @@ class Shard:
             self.call(lambda engine: engine.flush())
 
     def close(self) -> None:
-        """Flush and let go of the files; a later call opens them again."""
+        """Flush and let go of the files for good; later calls are refused as UNAVAILABLE."""
         if self._engine is not None:
             self.flush()
             self.call(lambda engine: engine.close())
             self._engine = None
+        self._is_closed = True
+
+    def create(self) -> None:
+        """Make the files of an empty shard."""
+        self.folder.mkdir(parents=True)
+        self._engine = _translated(lambda: edge.EdgeShard.create(str(self.folder), self._config))
 
     def _opened(self) -> edge.EdgeShard:
+        if self._is_closed:
+            # A call that waited while the collection was deleted, or while the process ends.
+            raise Refusal(grpc.StatusCode.UNAVAILABLE, "the collection was just closed or deleted")
         if self._engine is None:
-            if self.folder.exists():
-                self._engine = edge.EdgeShard.load(str(self.folder), self._config)
-            else:
-                self.folder.mkdir(parents=True)
-                self._engine = edge.EdgeShard.create(str(self.folder), self._config)
+            self._engine = edge.EdgeShard.load(str(self.folder), self._config)
         return self._engine
+
+
+def _translated(action: Callable[[], _Result]) -> _Result:
+    try:
+        return action()
+    # A panic of the engine is not even an Exception.
+    except BaseException as error:
+        if refusal := of_engine(error):
+            raise refusal from error
+        raise

@@ -14,7 +14,6 @@ from deploy.local.qdrant_edge import refusals
 from deploy.local.qdrant_edge.catalog import Catalog, CollectionRecord, Contents
 from deploy.local.qdrant_edge.collection import Collection
 from deploy.local.qdrant_edge.refusals import Refusal, wrong_input
-from deploy.local.qdrant_edge.schema import engine_config
 from deploy.local.qdrant_edge.stubs import collections_pb2
 
 log = logging.getLogger(__name__)
@@ -76,11 +75,10 @@ class Store:
             raise refusals.collection_exists(name)
         if name in self.contents.aliases:
             raise wrong_input(f"Can't create collection with name {name}. Alias with the same name already exists")
-        engine_config(config)
         record = CollectionRecord(uuid.uuid4().hex, 0, time.time(), config)
         collection = Collection(record, self._root / record.folder)
         # The shard is made first: a collection in the catalog can always be opened.
-        collection.shard.call(lambda engine: engine.flush())
+        collection.shard.create()
         self._catalog.save(self.contents.with_collection(name, record))
         self._open[name] = collection
 

@@ -1,5 +1,6 @@
 """Collections and aliases."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 
@@ -128,3 +129,18 @@ async def test_aliases_go_with_their_collection(client: AsyncQdrantClient, pair:
     await client.delete_collection(pair[0])
     assert not await client.collection_exists(live)
     assert live not in {one.alias_name for one in (await client.get_aliases()).aliases}
+
+
+async def test_writes_during_a_deletion_end_with_an_error_or_before_it(client: AsyncQdrantClient) -> None:
+    name = f"doomed-{uuid.uuid4().hex}"
+    await client.create_collection(name, vectors_config=VectorParams(size=2, distance=Distance.DOT))
+    points = [PointStruct(id=number, vector=[1.0, 2.0]) for number in range(2000)]
+    writes = [asyncio.create_task(client.upsert(name, points, wait=True)) for _ in range(4)]
+    await asyncio.sleep(0.05)
+    await client.delete_collection(name)
+    for outcome in await asyncio.gather(*writes, return_exceptions=True):
+        if isinstance(outcome, AioRpcError):
+            assert outcome.code() in {StatusCode.NOT_FOUND, StatusCode.UNAVAILABLE}
+        else:
+            assert isinstance(outcome, models.UpdateResult)
+    assert not await client.collection_exists(name)
