@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import base64
+import json
+import struct
+from typing import Any
+
+import pytest
+
+from services.chassis.errors import Failure, Reason
+from services.inference import openai_face
+from services.inference.engine import Embeddings, FinishReason, Usage, UsageSource
+from services.inference.inference import Assignment, Completed, Embedded, Finished, Started, Timings
+from services.inference.models import Listed
+from services.inference.openai_requests import parse_embeddings
+from tests.unit.inference.scripted_engine import embedder, writer
+
+STARTED = Started("m", "openai", None, "r1")
+USAGE = Usage(3, 4, UsageSource.REPORTED)
+
+
+def document_of(event: bytes) -> Any:
+    assert event.startswith(b"data: ")
+    assert event.endswith(b"\n\n")
+    return json.loads(event[6:])
+
+
+def test_chunks_are_those_of_openai() -> None:
+    chunks = openai_face.ChunkWriter(STARTED, include_usage=False)
+    first, text = document_of(chunks.first()), document_of(chunks.text('Вода "水"\n'))
+    last = chunks.last(FinishReason.LENGTH, USAGE)
+    assert first["choices"] == [
+        {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
+    ]
+    assert text["choices"] == [{"index": 0, "delta": {"content": 'Вода "水"\n'}, "logprobs": None, "finish_reason": None}]
+    assert {key: text[key] for key in ("id", "object", "model")} == {
+        "id": "chatcmpl-r1",
+        "object": "chat.completion.chunk",
+        "model": "m",
+    }
+    assert "usage" not in text
+    ended, _, done = last.partition(b"\n\n")
+    assert json.loads(ended[6:])["choices"] == [{"index": 0, "delta": {}, "logprobs": None, "finish_reason": "length"}]
+    assert done == b"data: [DONE]\n\n"
+
+
+def test_a_text_like_the_template_is_written_as_it_is() -> None:
+    started = Started('"content":""', "openai", None, '"content":""')
+    chunk = document_of(openai_face.ChunkWriter(started, include_usage=True).text('"content":""'))
+    assert chunk["choices"][0]["delta"] == {"content": '"content":""'}
+    assert chunk["model"] == '"content":""'
+
+
+def test_usage_comes_only_where_it_was_asked_for_and_in_a_chunk_of_its_own() -> None:
+    chunks = openai_face.ChunkWriter(STARTED, include_usage=True)
+    assert document_of(chunks.text("x"))["usage"] is None
+    _, usage, done, rest = chunks.last(FinishReason.STOP, USAGE).split(b"\n\n")
+    document = json.loads(usage[6:])
+    assert document["choices"] == []
+    assert document["usage"] == {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+    assert (done, rest) == (b"data: [DONE]", b"")
+
+
+def test_a_completion_is_that_of_openai_and_names_its_variant() -> None:
+    started = Started("m", "openai", Assignment("key", "e1", "b"), "r1")
+    completed = Completed(started, "Hello", Finished(FinishReason.STOP, USAGE, Timings(0.1, 0.2)))
+    document = json.loads(openai_face.completion(completed))
+    assert document["object"] == "chat.completion"
+    assert document["choices"][0]["message"] == {"role": "assistant", "content": "Hello", "refusal": None}
+    assert document["choices"][0]["finish_reason"] == "stop"
+    assert document["usage"]["total_tokens"] == 7
+    assert document["penstock"] == {"engine": "openai", "variant": "b", "assignment": "key"}
+
+
+def test_embeddings_are_floats_or_base64_of_the_same() -> None:
+    embedded = Embedded(embedder("e"), Embeddings([[0.5, -1.0], [2.0, 0.25]], 6, UsageSource.COUNTED))
+    floats = json.loads(openai_face.embeddings(parse_embeddings(b'{"input": ["a", "b"]}'), embedded))
+    packed = json.loads(
+        openai_face.embeddings(parse_embeddings(b'{"input": ["a", "b"], "encoding_format": "base64"}'), embedded)
+    )
+    assert [one["embedding"] for one in floats["data"]] == [[0.5, -1.0], [2.0, 0.25]]
+    assert [one["index"] for one in floats["data"]] == [0, 1]
+    assert [struct.unpack("<2f", base64.b64decode(one["embedding"])) for one in packed["data"]] == [(0.5, -1.0), (2.0, 0.25)]
+    assert floats["usage"] == {"prompt_tokens": 6, "total_tokens": 6}
+
+
+def test_dimensions_other_than_the_models_are_refused() -> None:
+    embedded = Embedded(embedder("e"), Embeddings([[0.5, -1.0]], 6, UsageSource.COUNTED))
+    assert openai_face.embeddings(parse_embeddings(b'{"input": "a", "dimensions": 2}'), embedded)
+    with pytest.raises(Failure, match="dimensions"):
+        openai_face.embeddings(parse_embeddings(b'{"input": "a", "dimensions": 3}'), embedded)
+
+
+def test_the_list_of_models_is_that_of_openai() -> None:
+    listed = [Listed(writer("m", "openai"), True), Listed(embedder("e"), False)]
+    assert json.loads(openai_face.model_list(listed)) == {
+        "object": "list",
+        "data": [
+            {"id": "m", "object": "model", "created": 0, "owned_by": "openai"},
+            {"id": "e", "object": "model", "created": 0, "owned_by": "minilm"},
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind", "code", "param"),
+    [
+        (Failure(Reason.MODEL_NOT_FOUND, "m"), "invalid_request_error", "model_not_found", "model"),
+        (Failure(Reason.ENGINE_OVERLOADED, "m", retry_after=2), "rate_limit_exceeded", "rate_limit_exceeded", None),
+        (Failure(Reason.CONTEXT_TOO_LONG, "m"), "invalid_request_error", "context_length_exceeded", None),
+        (Failure(Reason.INVALID_OPENAI_REQUEST, "m", metadata={"field": "n"}), "invalid_request_error", None, "n"),
+        (Failure(Reason.GENERATION_FAILED, "m"), "server_error", "generation_failed", None),
+        (Failure(Reason.ENGINE_UNAVAILABLE, "m"), "server_error", "engine_unavailable", None),
+    ],
+)
+def test_errors_are_those_of_openai(failure: Failure, kind: str, code: str | None, param: str | None) -> None:
+    assert openai_face.error_of(failure) == {"error": {"message": "m", "type": kind, "param": param, "code": code}}
+    assert document_of(openai_face.error_event(failure)) == openai_face.error_of(failure)
+
+
+def test_the_trailer_is_ascii_and_short_and_the_rest_stays() -> None:
+    failure = Failure(Reason.MODEL_NOT_FOUND, "модель\n" * 1000, metadata={"model": "м"}, retry_after=3)
+    told = openai_face.with_error_body(failure)
+    trailer = told.trailers["x-openai-error"]
+    assert trailer.isascii()
+    assert trailer.isprintable()
+    assert len(trailer) < 8000
+    assert json.loads(trailer)["error"]["message"].startswith("модель\nмодель")
+    assert (told.reason, told.message, told.metadata, told.retry_after) == (
+        failure.reason,
+        failure.message,
+        failure.metadata,
+        failure.retry_after,
+    )

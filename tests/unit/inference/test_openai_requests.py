@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.chassis.errors import Failure, Reason
+from services.inference.engine import Message, Role, Sampling
+from services.inference.openai_requests import parse_chat, parse_embeddings, request_of
+
+HELLO = [{"role": "user", "content": "Hello"}]
+
+
+def chat(**fields: Any) -> bytes:
+    return json.dumps({"messages": HELLO, **fields}).encode()
+
+
+def refused(body: bytes) -> Failure:
+    with pytest.raises(Failure) as caught:
+        request_of(parse_chat(body), "r1")
+    return caught.value
+
+
+def test_a_whole_request_becomes_the_domains() -> None:
+    body = chat(
+        model="m",
+        messages=[
+            {"role": "developer", "content": "Be brief."},
+            {"role": "user", "content": [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]},
+            {"role": "assistant", "content": None},
+        ],
+        temperature=0,
+        top_p=0.5,
+        top_k=3,
+        seed=7,
+        presence_penalty=-1,
+        frequency_penalty=1,
+        max_tokens=5,
+        stop="END",
+        user="u1",
+    )
+    request = request_of(parse_chat(body), "r1")
+    assert request.messages == (
+        Message(Role.SYSTEM, "Be brief."),
+        Message(Role.USER, "Hello"),
+        Message(Role.ASSISTANT, ""),
+    )
+    assert request.sampling == Sampling(0.0, 0.5, 3, 7, -1.0, 1.0)
+    assert (request.model, request.max_tokens, request.stop, request.user, request.request_id) == ("m", 5, ("END",), "u1", "r1")
+
+
+def test_absent_and_null_leave_the_engines_defaults() -> None:
+    for body in (chat(), chat(temperature=None, max_tokens=None, stop=None, user=None, stream=None, n=None, tools=None)):
+        request = request_of(parse_chat(body), "r1")
+        assert (request.sampling, request.max_tokens, request.stop, request.user, request.model) == (
+            Sampling(),
+            None,
+            (),
+            "",
+            "",
+        )
+
+
+def test_the_newer_name_of_the_limit_wins() -> None:
+    assert request_of(parse_chat(chat(max_tokens=5, max_completion_tokens=6)), "r").max_tokens == 6
+
+
+def test_what_is_harmless_or_unknown_is_ignored() -> None:
+    body = chat(n=1, logprobs=False, tools=[], response_format={"type": "text"}, store=True, metadata={"a": "b"}, made_up=[1])
+    assert request_of(parse_chat(body), "r").messages == (Message(Role.USER, "Hello"),)
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": "Hello"}, "messages"),
+        ({"messages": [{"content": "Hello"}]}, "messages[0].role"),
+        ({"messages": [{"role": "robot", "content": "Hello"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": ""}]}, "messages[0].content"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].type"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": 3}]}]}, "messages[0].content[0].text"),
+        ({"messages": [*HELLO, {"role": "user", "content": "x" * (1024 * 1024 + 1)}]}, "messages[1].content"),
+        ({"messages": [{"role": "user", "content": "ж" * (1024 * 512 + 1)}]}, "messages[0].content"),
+        ({"temperature": 3}, "temperature"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 1.5}, "max_tokens"),
+        ({"stop": ["x"] * 17}, "stop"),
+        ({"stop": [""]}, "stop[0]"),
+        ({"model": "m" * 257}, "model"),
+        ({"n": 2}, "n"),
+        ({"logprobs": True}, "logprobs"),
+        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"modalities": ["audio"]}, "modalities"),
+        ({"stream": "yes"}, "stream"),
+        ({"stream_options": 1}, "stream_options"),
+    ],
+)
+def test_a_wrong_parameter_is_named(fields: dict[str, Any], field: str) -> None:
+    failure = refused(chat(**fields))
+    assert failure.reason is Reason.INVALID_OPENAI_REQUEST
+    assert failure.metadata == {"field": field}
+    assert failure.message.startswith(f"{field}: ")
+
+
+def test_missing_messages_are_named() -> None:
+    assert refused(b"{}").metadata == {"field": "messages"}
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"text"', b'{"messages": "\xff\xfe"}', b"\x00"])
+def test_what_is_no_json_object_is_refused(body: bytes) -> None:
+    assert refused(body).reason is Reason.INVALID_OPENAI_REQUEST
+
+
+def test_a_body_of_more_than_8_mib_is_refused_unread() -> None:
+    failure = refused(b" " * (8 * 1024 * 1024 + 1))
+    assert failure.reason is Reason.REQUEST_TOO_LARGE
+    assert failure.metadata == {"limit_bytes": "8388608"}
+
+
+@given(st.binary(max_size=200) | st.dictionaries(st.text(max_size=10), st.integers() | st.text(max_size=5)).map(json.dumps))
+def test_whatever_comes_is_read_or_refused_never_a_defect(body: bytes | str) -> None:
+    data = body.encode(errors="surrogatepass") if isinstance(body, str) else body
+    try:
+        request_of(parse_chat(data), "r")
+    except Failure as failure:
+        assert failure.reason is Reason.INVALID_OPENAI_REQUEST  # noqa: PT017 - it may well succeed
+
+
+def test_embeddings_take_one_text_or_many() -> None:
+    assert parse_embeddings(b'{"input": "a"}').inputs() == ["a"]
+    assert parse_embeddings(b'{"input": ["a", "b"], "model": "m"}').inputs() == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("document", "field"),
+    [
+        ({}, "input"),
+        ({"input": []}, "input"),
+        ({"input": ""}, "input"),
+        ({"input": ["a", ""]}, "input[1]"),
+        ({"input": [[1, 2]]}, "input[0]"),
+        ({"input": ["a"] * 513}, "input"),
+        ({"input": "a", "encoding_format": "hex"}, "encoding_format"),
+        ({"input": ["a", "x" * (1024 * 1024 + 1)]}, "input[1]"),
+    ],
+)
+def test_a_wrong_parameter_of_embeddings_is_named(document: dict[str, Any], field: str) -> None:
+    with pytest.raises(Failure) as caught:
+        parse_embeddings(json.dumps(document).encode())
+    assert caught.value.metadata == {"field": field}
