@@ -14,6 +14,7 @@ from google.protobuf import json_format
 from pydantic import ValidationError
 
 from services.gateway.bootstrap import build_bootstrap
+from services.gateway.drain import DrainError, drain
 from services.gateway.keys import KeysError
 from services.gateway.settings import GatewaySettings, parse_address
 
@@ -28,15 +29,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the gateway; returns only when it cannot start."""
     parser = argparse.ArgumentParser(prog="python -m services.gateway", description=__doc__)
     parser.add_argument("--print", action="store_true", help="write the configuration to the standard output, as JSON")
-    only_print = parser.parse_args(arguments).print
+    parser.add_argument("--drain", action="store_true", help="let the running gateway finish its calls, then return")
+    wanted = parser.parse_args(arguments)
     try:
         settings = GatewaySettings()
+        if wanted.drain:
+            return 0 if drain(settings) else 1
         bootstrap = build_bootstrap(settings)
     except ValidationError as error:
         return _fail("; ".join(_plain(problem) for problem in error.errors()))
-    except KeysError as error:
+    except (KeysError, DrainError) as error:
         return _fail(str(error))
-    if only_print:
+    if wanted.print:
         sys.stdout.write(json_format.MessageToJson(bootstrap, preserving_proto_field_name=True, sort_keys=True) + "\n")
         return 0
     return _become_envoy(settings, bootstrap)

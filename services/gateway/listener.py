@@ -134,7 +134,7 @@ def _metrics_route() -> Any:
     """Only the metrics of Envoy's admin, which itself stays on loopback."""
     route = route_components_pb2.Route(match=route_components_pb2.RouteMatch(path="/metrics"))
     route.route.cluster = ADMIN
-    route.route.prefix_rewrite = "/stats/prometheus"
+    route.route.prefix_rewrite = "/stats/prometheus?usedonly"
     host = route_components_pb2.VirtualHost(name="metrics", domains=["*"], routes=[route])
     return route_pb2.RouteConfiguration(name="metrics", virtual_hosts=[host])
 

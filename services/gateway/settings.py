@@ -36,6 +36,8 @@ class GatewaySettings(BaseSettings):
     stream_idle_timeout: float = Field(default=600.0, gt=0, description="seconds a REST stream may say nothing")
     max_request_bytes: int = Field(default=32 * 1024 * 1024, ge=1024, description="largest REST request body")
     max_response_bytes: int = Field(default=64 * 1024 * 1024, ge=1024, description="largest REST response body")
+    drain_seconds: float = Field(default=30.0, ge=0, description="how long `--drain` lets running calls go on")
+    drain_notice_seconds: float = Field(default=8.0, ge=0, description="how long callers may take to notice `--drain`")
     access_log: bool = Field(default=False, description="write a line of JSON per request to the standard output")
     log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
 

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -166,3 +167,21 @@ def test_several_endpoints_share_the_calls(backends: Backends, tmp_path: Path) -
         wait_for(lambda: gateway.http.get("/healthz").status_code == 200)
         for _ in range(4):
             assert gateway.http.post("/v1/search", json={"query": "q"}).status_code == 200
+
+
+def test_draining_waits_for_running_calls(backends: Backends, tmp_path: Path) -> None:
+    settings = environment(tmp_path, backends.ports, DRAIN_SECONDS="20", DRAIN_NOTICE_SECONDS="0.1")
+    body = {"prompt": "p", "model": "endless"}
+    with running(settings) as gateway:
+        wait_for(lambda: gateway.http.get("/healthz").status_code == 200)
+        with gateway.http.stream("POST", "/v1/generate:stream", json=body) as response:
+            assert response.status_code == 200
+            draining = subprocess.Popen([sys.executable, "-m", "services.gateway", "--drain"], env=settings)
+            wait_for(lambda: gateway.http.get("/healthz").status_code == 503)
+            time.sleep(1.5)
+            assert draining.poll() is None
+        assert draining.wait(timeout=10) == 0
+        impatient = start({**settings, "DRAIN_SECONDS": "0"}, "--drain")
+        assert impatient.returncode == 1
+    nobody = start(settings, "--drain")
+    assert (nobody.returncode, "admin" in nobody.stderr) == (1, True)
