@@ -77,9 +77,11 @@ def _too_large(size: int, limit: int) -> Failure:
 
 def _refusal(violations: list[Any]) -> Failure:
     problems = [(_path(violation.proto.field), violation.proto.message) for violation in violations]
-    first = problems[0][0]
     message = "; ".join(f"{field}: {problem}" if field else problem for field, problem in problems)
-    return Failure(Reason.INVALID_FIELD, message, metadata={"field": first} if first else {}, violations=problems)
+    # A rule over several fields has no path; its message names them.
+    named = [(field, problem) for field, problem in problems if field]
+    metadata = {"field": named[0][0]} if named else {}
+    return Failure(Reason.INVALID_FIELD, message, metadata=metadata, violations=named)
 
 
 def _path(path: Any) -> str:

@@ -166,7 +166,7 @@ CASES: list[tuple[str, str, Message, str, str, str]] = [
         documents(),
         "INVALID_ARGUMENT",
         "INVALID_FIELD",
-        "documents[0]",
+        "documents[0].content",
     ),
     (
         "a collection id with a space",

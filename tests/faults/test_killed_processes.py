@@ -29,11 +29,11 @@ class Writer(threading.Thread):
         self.refused = 0
         self._client = httpx.Client(base_url=suite.url, timeout=30)
         self._collection = collection
-        self._stop = threading.Event()
+        self._enough = threading.Event()
 
     def run(self) -> None:
         number = 0
-        while not self._stop.is_set():
+        while not self._enough.is_set():
             name = f"d{number}"
             number += 1
             text = f"Document {name} tells of the marker word{number} and of nothing else."
@@ -51,7 +51,7 @@ class Writer(threading.Thread):
                 time.sleep(0.05)
 
     def stop(self) -> None:
-        self._stop.set()
+        self._enough.set()
         self.join(60)
         self._client.close()
 
