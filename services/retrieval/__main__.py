@@ -56,7 +56,7 @@ def main() -> None:
         indexer = Indexer(PostgresJobs(pool), store, embedder, wait_seconds=settings.index_wait_seconds)
         await stack.enter_async_context(indexer.running())
         library = Library(catalog, documents, indexer)
-        searcher = Searcher(catalog, documents, store, embedder)
+        searcher = Searcher(catalog, documents, store, embedder, suspect_loss=indexer.suspect_loss)
 
         conversations = Conversations(PostgresConversations(pool))
         assigner = await _assigner(stack, settings)

@@ -186,6 +186,11 @@ class Indexer:
         """Says that there is something to do."""
         self._wanted.set()
 
+    def suspect_loss(self) -> None:
+        """Has the store compared with the system of record soon, and rebuilt where it must be."""
+        self._must_check = True
+        self.wake()
+
     async def index_leased(self, lease: UUID) -> None:
         """Indexes what is under the lease, and returns when that is done or has taken as long as the caller may wait.
 

@@ -17,7 +17,7 @@ from services.retrieval.relevance import coverage, relevance, similarity
 from services.retrieval.store import CollectionMissingError, Query
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from uuid import UUID
 
     from services.retrieval.analysis import SparseVector
@@ -49,14 +49,31 @@ class LiveDocuments(Protocol):
 
 
 class Searcher:
-    """Searches collections."""
+    """Searches collections.
 
-    def __init__(self, catalog: Catalog, documents: LiveDocuments, store: Store, embedder: Embedder) -> None:
+    Args:
+        catalog: All collections.
+        documents: What is known of documents.
+        store: Where chunks are found.
+        embedder: What embeds queries.
+        suspect_loss: Called when the store turns out to have lost a collection.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        documents: LiveDocuments,
+        store: Store,
+        embedder: Embedder,
+        *,
+        suspect_loss: Callable[[], None] = lambda: None,
+    ) -> None:
         self._catalog = catalog
         self._documents = documents
         self._store = store
         self._embedder = embedder
         self._rarities = Rarities(store)
+        self._suspect_loss = suspect_loss
 
     async def search(
         self, collections: Sequence[str], query: str, top_k: int = DEFAULT_TOP_K, mode: SearchMode = SearchMode.HYBRID
@@ -129,6 +146,7 @@ class Searcher:
         """An empty collection may not have reached the store yet; one with chunks was lost there, and is being rebuilt."""
         if (await self._catalog.get(target.collection)).chunk_count == 0:
             return []
+        self._suspect_loss()
         raise Failure(
             Reason.STORE_UNAVAILABLE,
             f"the vector store has lost collection {target.collection!r}, which is being rebuilt; try again",

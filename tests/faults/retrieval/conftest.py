@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture
-def postgres(tmp_path: "Path") -> "Iterator[Postgres]":
-    server = Postgres(tmp_path / "postgres")
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Postgres]":
+    server = Postgres(tmp_path_factory.mktemp("postgres"))
     server.start()
     yield server
     server.stop()
