@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 
     from tests.support.suite import Suite
 
-TEXT = "A penstock is a pipe that brings water to a turbine. It is 412 metres long."
+TEXT = (
+    "A penstock is a pipe that brings water from a reservoir to a turbine. The gate at its head is closed for inspection. "
+    "In the plant of Kirkwall the penstock is 412 metres long. Its steel is 18 millimetres thick, and it was laid in 1957."
+)
 MESSAGES: list[ChatCompletionMessageParam] = [
     {"role": "system", "content": "Answer from the text."},
-    {"role": "user", "content": f"{TEXT}\n\nHow long is the penstock?"},
+    {"role": "user", "content": f"{TEXT}\n\nHow long is the penstock of Kirkwall?"},
 ]
 
 
