@@ -23,14 +23,13 @@ if TYPE_CHECKING:
 
 NAME: Final = "extractive"
 # A word with the gap before it, or one Chinese character: what this engine counts as a token.
-TOKEN: Final = re.compile(
-    r"\s*(?:[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]|[^\s\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+)"
-)
+WIDE: Final = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+TOKEN: Final = re.compile(rf"\s*(?:[{WIDE}]|[^\s{WIDE}]+)")
 TOKENS_PER_DELTA: Final = 4
-# Sentences worth embedding: those that words rank first. 12 take about 40 ms on one core.
-EMBEDDED_SENTENCES: Final = 12
+# Sentences worth embedding: those that words rank first. 10 take about 40 ms on one core.
+EMBEDDED_SENTENCES: Final = 10
 # Characters of a sentence that are embedded; the rest changes its vector little and costs time.
-EMBEDDED_CHARACTERS: Final = 280
+EMBEDDED_CHARACTERS: Final = 200
 # More text than this is weighed in a thread, as it would hold the event loop for over 5 ms.
 LOOP_CHARACTERS: Final = 16_384
 
@@ -38,9 +37,9 @@ LOOP_CHARACTERS: Final = 16_384
 class ExtractiveEngine:
     """Answers by choosing and ordering the best one to four sentences of `passages`, each followed by its passage's number.
 
-    Without passages it takes them from text pasted into the messages, then without numbers. Sentences are weighed by their terms
-    and, where `embedder` knows the question's language, by meaning. It writes no sentence of its own but one: where nothing in
-    the texts clears the floors of `selection`, it says so and names the ways to connect a generative model.
+    Without passages it takes them from text pasted into the messages, then without numbers. Sentences are weighed by their
+    terms and, where `embedder` knows the question's language, by meaning. It writes no sentence of its own but one: where
+    nothing in the texts clears the floors of `selection`, it says so and names the ways to connect a generative model.
 
     Sampling has no effect: the same question to the same passages gives the same answer. Tokens are words, or characters of
     Chinese, and are counted, not reported.
@@ -151,16 +150,10 @@ def _weigh(asked: Question, passages: Sequence[tuple[str, str]]) -> list[Weighed
 
 def _written(chosen: Sequence[Candidate], max_tokens: int | None, *, cited: bool) -> str:
     """The sentences as one text. Of several, only as many as `max_tokens` lets through whole; the first stays in any case."""
-    pieces = []
+    pieces: list[str] = []
     room = max_tokens
     for candidate in chosen:
-        piece = candidate.text
-        if cited:
-            piece += (
-                f"[{candidate.passage}]"
-                if HAN.match(piece[-2:-1] or " ") or piece[-1:] in "。！？"
-                else f" [{candidate.passage}]"
-            )
+        piece = candidate.text + (_citation(candidate) if cited else "")
         cost = len(TOKEN.findall(piece))
         if room is not None:
             if pieces and cost > room:
@@ -168,6 +161,12 @@ def _written(chosen: Sequence[Candidate], max_tokens: int | None, *, cited: bool
             room -= cost
         pieces.append(piece)
     return " ".join(pieces)
+
+
+def _citation(candidate: Candidate) -> str:
+    """` [2]` after a full stop; Chinese full stops bring their own gap."""
+    gap = "" if candidate.text.endswith(tuple("。！？”」』）》…")) and HAN.search(candidate.text) else " "
+    return f"{gap}[{candidate.passage}]"
 
 
 def _texts(generation: Generation) -> itertools.chain[str]:

@@ -19,13 +19,15 @@ SHORT_TERMS: Final = 3
 ASKS_SUMMARY: Final = re.compile(
     r"\b(?:summari[sz]e|summary|sum up|tl;?dr|key points|main (?:idea|points?)|in short|overview|gist|shorten)\b|"
     r"\bwhat (?:is|are) (?:this|these|it|they|the (?:text|documents?|passages?)) about\b|"
-    r"резюм|суммар|кратк|вкратце|перескаж|подытож|обобщи|главн\w+ мысл|о ч[её]м (?:этот|эти|текст|документ|здесь|тут|это)|"
+    r"резюм|суммар|кратк|вкратце|перескаж|подытож|обобщи|главн\w+ мысл|"
+    r"о ч[её]м (?:этот|эти|текст|документ|здесь|тут|это)|"
     r"总结|概括|摘要|归纳|概述|大意|主要内容|要点|讲了什么|说了什么",
     re.IGNORECASE,
 )
 ASKS: Final = re.compile(r"[?？]\s*$")
 FOLLOWS_UP: Final = re.compile(
-    r"^(?:and|but|so|also|what about|how about|why|why not|how so|more|а|и|но|или|почему|зачем|а как|что насч[её]т|ещ[её]|подробнее|"
+    r"^(?:and|but|so|also|what about|how about|why|why not|how so|more|"
+    r"а|и|но|или|почему|зачем|а как|что насч[её]т|ещ[её]|подробнее|"
     r"那|那么|还有|为什么|然后|再)(?:[^\w]|$)|^那|\b(?:it|its|they|them|their|this|that|these|those|he|she|him|her|"
     r"он|она|оно|они|его|её|ее|их|им|ему|ей|этот|эта|это|эти|там|тогда)\b|[它他她这那]",
     re.IGNORECASE,

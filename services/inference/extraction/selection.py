@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from services.inference.extraction import cues
 from services.inference.extraction.blocks import blocks
 from services.inference.extraction.sentences import sentences
 from services.inference.extraction.terms import question_terms, terms
@@ -15,14 +17,14 @@ from services.inference.extraction.terms import question_terms, terms
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# A sentence answers when it, its heading and its neighbours hold at least this share of what the question is about, by weight, ...
-COVERAGE_FLOOR: Final = 0.27
-# ... or when an embedder that knows the language finds it this near (cosine). Unrelated text stays below 0.25 with MiniLM.
+# A sentence answers when it, its heading and its passage hold at least this share of the question, by weight of its terms, ...
+COVERAGE_FLOOR: Final = 0.22
+# ... or when an embedder that knows the language finds it this near (cosine; unrelated text stays below 0.25 with MiniLM).
 COSINE_FLOOR: Final = 0.38
-# Share of the lexical score in the blend with the cosine.
-LEXICAL_SHARE: Final = 0.45
+# Share of the words in the blend with the cosine, where they cover the whole question; in proportion where they cover less.
+LEXICAL_SHARE: Final = 0.35
 # Further sentences must be worth this share of the best one.
-FURTHER_SHARE: Final = 0.62
+FURTHER_SHARE: Final = 0.65
 MOST_SENTENCES: Final = 4
 SAME_SHARE: Final = 0.8
 K1: Final = 0.8
@@ -30,23 +32,11 @@ B: Final = 0.4
 HEADING_WEIGHT: Final = 0.5
 NEIGHBOUR_WEIGHT: Final = 0.3
 PASSAGE_WEIGHT: Final = 0.1
+PASSAGE_RARITY: Final = 0.5
 # A term found elsewhere in the passage covers this much of itself.
 PASSAGE_COVERAGE: Final = 0.5
-NUMBER_BONUS: Final = 0.25
-ASKS_NUMBER: Final = re.compile(
-    r"\bhow (?:many|much|long|old|far|often|big|large|fast|high)\b|\bwhen\b|\bwhat (?:year|date|time|port|percent\w*|number)\b|"
-    r"\bwhich (?:year|port)\b|сколько|когда|каком году|какого года|какой процент|какое число|多少|几|何时|哪一?年|什么时候|多[大长高久远]",
-    re.IGNORECASE,
-)
-NUMBER: Final = re.compile(
-    r"\d|[一二三四五六七八九十百千万亿两]+[年月日个次名人座部岁]|\b(?:one|two|three|four|five|six|seven|eight|nine|ten)\b"
-)
 NUMBERING: Final = re.compile(r"^\(?\d{1,2}[.)]\s+(?=\S)")
-REFERS_BACK: Final = re.compile(
-    r"(?:this|that|these|those|it|its|they|their|he|she|his|her|such|however|also|этот|эта|это|эти|он|она|оно|они|его|её|ее|их|"
-    r"такой|такая|такие|однако|при этом|кроме того)\b|[这该其此他她它]",
-    re.IGNORECASE,
-)
+DRAWING: Final = re.compile(r"[\u2500-\u259f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +49,7 @@ class Candidate:
         place: Its place in the passage, from 0.
         terms: Its terms with their counts.
         around: Terms of its heading and title.
+        heading: What it stands under: its heading, else its title.
     """
 
     text: str
@@ -66,23 +57,26 @@ class Candidate:
     place: int
     terms: Counter[str]
     around: frozenset[str]
+    heading: str
 
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """A candidate and what is known of it. `coverage` is 0 to 1; `lexical` is 0 to 1, relative to the best."""
+    """A candidate and what is known of it.
+
+    Attributes:
+        candidate: The sentence.
+        lexical: Weight of its words, 0 to 1, relative to the best candidate.
+        coverage: Share of the question's words, by weight, that it, its heading and its passage hold, 0 to 1.
+        cosine: Its nearness to the question, where an embedder told it.
+        score: What it is worth beside the others, 0 to about 1.
+    """
 
     candidate: Candidate
     lexical: float
     coverage: float
     cosine: float | None = None
-
-    @property
-    def score(self) -> float:
-        """What it is worth beside the others; words alone where there is no cosine."""
-        if self.cosine is None:
-            return self.lexical
-        return LEXICAL_SHARE * self.lexical + (1 - LEXICAL_SHARE) * max(0.0, self.cosine)
+    score: float = 0.0
 
     @property
     def answers(self) -> bool:
@@ -96,19 +90,23 @@ def candidates(passages: Sequence[tuple[str, str]]) -> list[Candidate]:
     seen: set[str] = set()
     for number, (text, title) in enumerate(passages, 1):
         for place, (sentence, heading) in enumerate(_split(text)):
-            if sentence in seen:
+            if sentence in seen or DRAWING.search(sentence):
                 continue
             seen.add(sentence)
             counted = Counter(terms(sentence))
             if counted:
-                found.append(Candidate(finished(sentence), number, place, counted, frozenset(terms(f"{title} {heading}"))))
+                found.append(
+                    Candidate(
+                        finished(sentence), number, place, counted, frozenset(terms(f"{title} {heading}")), heading or title
+                    )
+                )
     return found
 
 
 def _split(text: str) -> list[tuple[str, str]]:
     found = [(NUMBERING.sub("", sentence), block.heading) for block in blocks(text) for sentence in sentences(block.text)]
-    # A text that is all indented or fenced is still a text.
-    return found or [(sentence, "") for sentence in sentences(" ".join(text.split()))]
+    # A text that is indented as a whole is still a text.
+    return found or [(sentence, "") for block in blocks(textwrap.dedent(text)) for sentence in sentences(block.text)]
 
 
 def finished(sentence: str) -> str:
@@ -125,7 +123,7 @@ def weigh(question: str, found: Sequence[Candidate], context: str = "") -> list[
     rarity = _rarity(found, wanted)
     total = sum(rarity.values()) or 1.0
     length = sum(candidate.terms.total() for candidate in found) / max(1, len(found))
-    asks_number = ASKS_NUMBER.search(question) is not None
+    subject, number = cues.subject(question), cues.asks_number(question)
     held = _held(found, rarity)
     scores, coverages = [], []
     for place, candidate in enumerate(found):
@@ -136,23 +134,27 @@ def weigh(question: str, found: Sequence[Candidate], context: str = "") -> list[
             presence = candidate.terms[term] or _echo(term, candidate, near)
             score += rarity[term] * presence * (K1 + 1) / (presence + norm)
             coverage += rarity[term] * max(min(1.0, presence), PASSAGE_COVERAGE)
-        if asks_number and NUMBER.search(candidate.text):
-            score *= 1 + NUMBER_BONUS
+        score *= cues.form(candidate.text, subject, number=number)
         scores.append(score / (1 + 0.03 * (candidate.passage - 1)))
         coverages.append(coverage / total)
     best = max(scores, default=0.0) or 1.0
     return [
-        Weighed(candidate, score / best, coverage) for candidate, score, coverage in zip(found, scores, coverages, strict=True)
+        Weighed(candidate, score / best, coverage, score=score / best)
+        for candidate, score, coverage in zip(found, scores, coverages, strict=True)
     ]
 
 
 def _rarity(found: Sequence[Candidate], wanted: dict[str, float]) -> dict[str, float]:
-    """How much each wanted term tells: much where few sentences hold it."""
-    holding = {term: sum(term in candidate.terms for candidate in found) for term in wanted}
-    return {
-        term: weight * math.log(1 + (len(found) - holding[term] + 0.5) / (holding[term] + 0.5))
-        for term, weight in wanted.items()
-    }
+    """How much each wanted term tells: much where few sentences hold it, less where every passage speaks of it."""
+    passages = {candidate.passage for candidate in found}
+    told = {}
+    for term, weight in wanted.items():
+        holding = [candidate for candidate in found if term in candidate.terms]
+        speaking = {candidate.passage for candidate in found if term in candidate.terms or term in candidate.around}
+        in_sentences = math.log(1 + (len(found) - len(holding) + 0.5) / (len(holding) + 0.5))
+        in_passages = math.log(1 + (len(passages) - len(speaking) + 0.5) / (len(speaking) + 0.5))
+        told[term] = weight * in_sentences * (1 + PASSAGE_RARITY * in_passages)
+    return told
 
 
 def _held(found: Sequence[Candidate], rarity: dict[str, float]) -> dict[int, list[str]]:
@@ -185,7 +187,7 @@ def choose(weighed: Sequence[Weighed], most: int = MOST_SENTENCES) -> list[Candi
     for one in ranked:
         if len(kept) >= most or one.score < FURTHER_SHARE * best.score:
             break
-        if not any(_same(one.candidate, other) for other in kept):
+        if one.answers and not any(_same(one.candidate, other) for other in kept):
             kept.append(one.candidate)
     return _for_reading(kept, best.candidate)
 
@@ -202,8 +204,13 @@ def _for_reading(kept: Sequence[Candidate], best: Candidate) -> list[Candidate]:
 
 
 def with_cosines(weighed: Sequence[Weighed], cosines: Sequence[float]) -> list[Weighed]:
-    """The same candidates, each with its cosine to the question."""
-    return [replace(one, cosine=cosine) for one, cosine in zip(weighed, cosines, strict=True)]
+    """The same candidates, each with its cosine to the question; words count the less, the less of the question they cover."""
+    share = LEXICAL_SHARE * max((one.coverage for one in weighed), default=0.0)
+    nearest = max((*cosines, COSINE_FLOOR))
+    return [
+        replace(one, cosine=cosine, score=share * one.lexical + (1 - share) * max(0.0, cosine) / nearest)
+        for one, cosine in zip(weighed, cosines, strict=True)
+    ]
 
 
 def weigh_for_summary(found: Sequence[Candidate]) -> list[Weighed]:
@@ -215,4 +222,4 @@ def weigh_for_summary(found: Sequence[Candidate]) -> list[Weighed]:
         for candidate in found
     ]
     best = max(scores, default=0.0) or 1.0
-    return [Weighed(candidate, score / best, coverage=1.0) for candidate, score in zip(found, scores, strict=True)]
+    return [Weighed(candidate, score / best, 1.0, score=score / best) for candidate, score in zip(found, scores, strict=True)]

@@ -7,7 +7,7 @@ import re
 from enum import StrEnum
 from typing import Final
 
-import Stemmer
+import Stemmer  # type: ignore[import-not-found] # a C module without types
 
 HAN: Final = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+")
 CYRILLIC: Final = re.compile(r"[\u0400-\u04ff]")
@@ -93,7 +93,8 @@ def _pairs(run: str) -> list[str]:
 
 @functools.lru_cache(maxsize=16_384)
 def _stem(word: str) -> str:
-    return _stemmers()[CYRILLIC.match(word) is not None].stemWord(word.replace("ё", "е"))
+    stem: str = _stemmers()[CYRILLIC.match(word) is not None].stemWord(word.replace("ё", "е"))
+    return stem
 
 
 @functools.cache
