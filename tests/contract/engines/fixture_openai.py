@@ -33,6 +33,7 @@ async def llamacpp_server(folder: Path, name: str = "tiny") -> AsyncIterator[str
         str(Path(__file__).with_name("llamacpp_server.py")),
         str(model),
         name,
+        "0",
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,

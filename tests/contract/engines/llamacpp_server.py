@@ -1,4 +1,4 @@
-"""llama.cpp's own HTTP server in a process of its own: `python llamacpp_server.py MODEL.gguf NAME`, until its input ends."""
+"""llama.cpp's own HTTP server in a process of its own: `llamacpp_server.py MODEL.gguf NAME PORT`, until its input ends."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import xllamacpp
 
 
 def main() -> None:
-    path, name = sys.argv[1:]
+    path, name, port = sys.argv[1:]
     params = xllamacpp.CommonParams()
     params.model.path = path
     params.model_alias = {name}
-    params.port = 0
+    params.port = int(port)
     params.n_parallel = 4
     params.n_ctx = 4 * 16384
     params.cpuparams.n_threads = 1
