@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-import xllamacpp
+import xllamacpp  # type: ignore[import-untyped]  # compiled, without stubs
 
 
 def main() -> None:
