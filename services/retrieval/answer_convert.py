@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from google.protobuf import duration_pb2, timestamp_pb2
 from penstock.experiments.v1 import assignment_pb2
 from penstock.inference.v1 import generation_pb2
 from penstock.retrieval.v1 import answer_pb2, answer_service_pb2, conversation_pb2
@@ -12,12 +11,10 @@ from penstock.retrieval.v1 import answer_pb2, answer_service_pb2, conversation_p
 from services.chassis.status import to_status
 from services.retrieval.answers import Finished, Question, Sources
 from services.retrieval.citations import Citation, Text
-from services.retrieval.convert import from_mode, to_hit, to_mode
+from services.retrieval.convert import from_mode, to_duration, to_hit, to_mode, to_timestamp
 from services.retrieval.generation import FinishReason, Sampling, Usage, UsageSource
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from penstock.assignment import Treatment
 
     from services.retrieval.answers import AnswerEvent
@@ -145,7 +142,7 @@ def to_conversation(conversation: Conversation) -> conversation_pb2.Conversation
     return conversation_pb2.Conversation(
         conversation=conversation.conversation,
         turns=[_turn(turn) for turn in conversation.turns],
-        create_time=_timestamp(conversation.create_time),
+        create_time=to_timestamp(conversation.create_time),
     )
 
 
@@ -155,7 +152,7 @@ def _turn(turn: Turn) -> conversation_pb2.Turn:
         text=turn.text,
         sources=[to_hit(hit) for hit in turn.sources],
         citations=[to_citation(citation) for citation in turn.citations],
-        create_time=_timestamp(turn.create_time),
+        create_time=to_timestamp(turn.create_time),
         model=turn.model,
         complete=turn.complete,
     )
@@ -164,19 +161,7 @@ def _turn(turn: Turn) -> conversation_pb2.Turn:
 def _timings(finished: Finished) -> answer_pb2.AnswerTimings:
     first = finished.first_token_seconds
     return answer_pb2.AnswerTimings(
-        retrieval=_duration(finished.retrieval_seconds),
-        first_token=None if first is None else _duration(first),
-        total=_duration(finished.total_seconds),
+        retrieval=to_duration(finished.retrieval_seconds),
+        first_token=None if first is None else to_duration(first),
+        total=to_duration(finished.total_seconds),
     )
-
-
-def _duration(seconds: float) -> duration_pb2.Duration:
-    duration = duration_pb2.Duration()
-    duration.FromMicroseconds(round(seconds * 1e6))
-    return duration
-
-
-def _timestamp(moment: datetime) -> timestamp_pb2.Timestamp:
-    timestamp = timestamp_pb2.Timestamp()
-    timestamp.FromDatetime(moment)
-    return timestamp

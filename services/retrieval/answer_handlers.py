@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from services.retrieval.conversations import Conversations
 
 
-class AnswerHandler(answer_service_pb2_grpc.AnswerServiceServicer):
+class AnswerHandlers(answer_service_pb2_grpc.AnswerServiceServicer):
     """Serves penstock.retrieval.v1.AnswerService."""
 
     def __init__(self, answers: Answers) -> None:
@@ -62,7 +62,7 @@ class AnswerHandler(answer_service_pb2_grpc.AnswerServiceServicer):
                 yield to_event(event, request_id)
 
 
-class ConversationHandler(conversation_service_pb2_grpc.ConversationServiceServicer):
+class ConversationHandlers(conversation_service_pb2_grpc.ConversationServiceServicer):
     """Serves penstock.retrieval.v1.ConversationService."""
 
     def __init__(self, conversations: Conversations) -> None:
