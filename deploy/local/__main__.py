@@ -43,8 +43,8 @@ def main() -> int:
         settings = read_settings(os.environ)
         folder = DataFolder.hold(settings.data_dir)
         try:
-            claim(settings.listen_host, settings.port)
-            asyncio.run(_run(settings, folder, until, began))
+            with claim(settings.listen_host, settings.port):
+                asyncio.run(_run(settings, folder, until, began))
         finally:
             folder.release()
     except (SettingError, FolderInUseError, PortError, ClusterError, LaunchError, StartError, OSError) as error:

@@ -3,8 +3,9 @@
 import errno
 import random
 import socket
-from collections.abc import Sequence
-from contextlib import ExitStack
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 # Below the range from which the kernel takes source ports (32768 on Linux): while a server is being restarted, a client
 # that keeps trying its port could otherwise be given that very port as its own, connect to itself, and hold it.
@@ -15,12 +16,28 @@ class PortError(Exception):
     """The port that the user asked for cannot be had; the message names it."""
 
 
-def claim(host: str, port: int) -> None:
-    """Check that a port can be listened on now.
+@contextmanager
+def claim(host: str, port: int) -> Iterator[None]:
+    """Check that a port can be listened on, and keep other launchers off it from now on.
+
+    Nobody listens on it until the gateway starts, seconds later, and two Envoys would share a port without a word. So the
+    claim is a name that only one process of this machine can have, and that ends with it.
 
     Raises:
         PortError: somebody listens on it, or this user may not, or the host is not this machine's.
     """
+    with socket.socket(socket.AF_UNIX) as sign:
+        if sys.platform == "linux":
+            try:
+                # Without a file: a name in the network namespace, as the port itself.
+                sign.bind(f"\0penstock-port-{port}")
+            except OSError as error:
+                raise PortError(_taken(port, "another penstock has it")) from error
+        _try(host, port)
+        yield
+
+
+def _try(host: str, port: int) -> None:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -53,12 +70,13 @@ def free_ports(names: Sequence[str], host: str = "127.0.0.1") -> dict[str, int]:
     return chosen
 
 
+def _taken(port: int, by: str) -> str:
+    return f"port {port} is taken: {by}. Stop it, or choose another port: PORT={port + 1} make run"
+
+
 def _explain(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return (
-            f"port {port} is taken: another program listens on {host}:{port}. "
-            f"Stop it, or choose another port: PORT={port + 1} make run"
-        )
+        return _taken(port, f"another program listens on {host}:{port}")
     if error.errno in {errno.EACCES, errno.EPERM}:
         return f"port {port} needs more rights than this user has. Choose one above 1023: PORT=8080 make run"
     return f"cannot listen on {host}:{port}: {error.strerror}"

@@ -48,14 +48,24 @@ def test_a_taken_port_is_named_with_another_to_try() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(PortError, match=rf"port {port} is taken.*PORT={port + 1}"):
-            claim("127.0.0.1", port)
-    claim("127.0.0.1", port)
+        with pytest.raises(PortError, match=rf"port {port} is taken.*PORT={port + 1}"), claim("127.0.0.1", port):
+            pass
+    with claim("127.0.0.1", port):
+        pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the claim is a Linux name")
+def test_a_claimed_port_is_taken_before_anybody_listens() -> None:
+    port = free_ports(["a"])["a"]
+    with claim("127.0.0.1", port), pytest.raises(PortError, match="another penstock has it"), claim("127.0.0.1", port):
+        pass
+    with claim("127.0.0.1", port):
+        pass
 
 
 def test_a_host_that_is_not_ours_is_refused() -> None:
-    with pytest.raises(PortError, match=r"192\.0\.2\.1:8080"):
-        claim("192.0.2.1", 8080)
+    with pytest.raises(PortError, match=r"192\.0\.2\.1:8080"), claim("192.0.2.1", 8080):
+        pass
 
 
 @pytest.mark.parametrize(
