@@ -54,12 +54,12 @@ class LlamaServer:
 
 
 class Service:
-    """`python -m services.inference`."""
+    """`python -m services.NAME`."""
 
-    def __init__(self, folder: Path, **variables: str) -> None:
+    def __init__(self, folder: Path, name: str = "inference", **variables: str) -> None:
         self.address = f"127.0.0.1:{free_port()}"
-        self.log = folder / "inference.log"
-        self._process = _start(self.log, {"GRPC_ADDRESS": self.address, "DATA_DIR": str(folder), **variables})
+        self.log = folder / f"{name}.log"
+        self._process = _start(name, self.log, {"GRPC_ADDRESS": self.address, "DATA_DIR": str(folder), **variables})
         with grpc.insecure_channel(self.address) as channel:
             health: Any = health_pb2_grpc.HealthStub(channel)
             health.Check(health_pb2.HealthCheckRequest(), timeout=30, wait_for_ready=True)
@@ -70,14 +70,14 @@ class Service:
         return self._process.wait(20)
 
 
-def _start(log: Path, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def _start(name: str, log: Path, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
     # Only what a test says: a developer's own engines stay out of it.
     foreign = {"OLLAMA_BASE_URL": "", "VLLM_BASE_URL": "", "OPENAI_BASE_URL": "", "EXPERIMENTS_ADDRESS": ""}
     environment = {**os.environ, **foreign, **variables}
     output: IO[bytes]
     with log.open("wb") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "services.inference"], cwd=ROOT, env=environment, stdout=output, stderr=output
+            [sys.executable, "-m", f"services.{name}"], cwd=ROOT, env=environment, stdout=output, stderr=output
         )
 
 
