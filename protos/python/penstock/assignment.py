@@ -173,13 +173,13 @@ class Plan:
 
 
 class Vector(NamedTuple):
-    """One published case of hash version 1: the point, and the index of the variant among those weights."""
+    """One published case of hash version 1: the point, and which variant, from 0, among those weights."""
 
     salt: str
     unit_id: str
     point: float
     weights: tuple[float, ...]
-    index: int
+    arm: int
 
 
 VECTORS: Final = (

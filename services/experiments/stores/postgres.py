@@ -137,14 +137,18 @@ class PostgresStore:
 
     async def changes(self) -> AsyncIterator[None]:
         """See `Store`."""
+        listening = True
         while True:
             try:
                 with outages():
                     async with self._pool.acquire(timeout=5) as connection:
                         async for _ in _notices(connection):
+                            listening = True
                             yield
-            except Failure as failure:
-                _log.info("not listening for changes at the moment: %s", failure.message)
+            except Failure:
+                if listening:
+                    _log.warning("the database does not answer; changes are heard of again once it does")
+            listening = False
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def record_exposures(self, exposures: Sequence[Exposure]) -> int:

@@ -43,7 +43,7 @@ def plan_of(weights: list[float], salt: str = "salt", experiment: str = "e1") ->
 @pytest.mark.parametrize("vector", VECTORS)
 def test_published_vectors(vector: Vector) -> None:
     assert point(vector.salt, vector.unit_id) == vector.point
-    assert bisect_right(bounds(vector.weights), vector.point) == vector.index
+    assert bisect_right(bounds(vector.weights), vector.point) == vector.arm
 
 
 def test_a_point_is_what_the_documentation_says() -> None:

@@ -1,0 +1,336 @@
+"""The client for ordinary code; `penstock.aio` holds the one for asyncio."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import grpc
+
+from penstock import requests
+from penstock.connection import DEFAULT_ADDRESS, DEFAULT_TIMEOUT, Connection
+from penstock.errors import error_of_call
+from penstock.experiments.v1 import (
+    assignment_service_pb2,
+    assignment_service_pb2_grpc,
+    experiment_service_pb2,
+    experiment_service_pb2_grpc,
+    outcome_service_pb2_grpc,
+    result_service_pb2,
+    result_service_pb2_grpc,
+)
+from penstock.inference.v1 import (
+    embedding_service_pb2,
+    embedding_service_pb2_grpc,
+    generation_service_pb2_grpc,
+    model_service_pb2,
+    model_service_pb2_grpc,
+)
+from penstock.retrieval.v1 import (
+    answer_service_pb2_grpc,
+    collection_pb2,
+    collection_service_pb2,
+    collection_service_pb2_grpc,
+    conversation_service_pb2,
+    conversation_service_pb2_grpc,
+    document_service_pb2,
+    document_service_pb2_grpc,
+    search_service_pb2_grpc,
+)
+from penstock.streams import EventStream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from types import TracebackType
+
+    from typing_extensions import Self, Unpack  # noqa: UP035 - the wheel serves Python 3.10 too
+
+    from penstock.experiments.v1 import experiment_pb2, outcome_service_pb2
+    from penstock.inference.v1 import generation_service_pb2, model_pb2
+    from penstock.requests import AnswerOptions, DocumentLike, GenerateOptions, MetricLike, OutcomeLike, VariantLike
+    from penstock.retrieval.v1 import (
+        answer_service_pb2,
+        conversation_pb2,
+        document_pb2,
+        search_service_pb2,
+    )
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+class Client:
+    """A connection to penstock, safe to share between threads. Use it in a `with` block, or `close` it.
+
+    Every method takes `timeout` in seconds, None for the client's own and `math.inf` for no limit, and raises a subclass of
+    `penstock.PenstockError`. Calls that a second attempt cannot harm are repeated up to three times while the server is
+    unavailable. Methods return the messages of `penstock.<domain>.v1`.
+
+    Args:
+        address: `host:port` or URL of the gateway, or of one service's gRPC port.
+        api_key: Sent as a bearer token; empty for none.
+        tls: Whether to encrypt; None means as the URL says, and where there is none, not.
+        root_certificates: PEM of the authorities to trust; None means those of the system.
+        timeout: Seconds that a call may take unless it says otherwise.
+    """
+
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        api_key: str = "",
+        tls: bool | None = None,
+        root_certificates: bytes | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
+        self._connection = connection = Connection.parse(
+            address, api_key=api_key, tls=tls, root_certificates=root_certificates, timeout=timeout
+        )
+        options = connection.options()
+        if connection.credentials is None:
+            self.channel = grpc.insecure_channel(connection.target, options=options)
+        else:
+            self.channel = grpc.secure_channel(connection.target, connection.credentials, options=options)
+        self._generation = generation_service_pb2_grpc.GenerationServiceStub(self.channel)
+        self._embedding = embedding_service_pb2_grpc.EmbeddingServiceStub(self.channel)
+        self._models = model_service_pb2_grpc.ModelServiceStub(self.channel)
+        self._collections = collection_service_pb2_grpc.CollectionServiceStub(self.channel)
+        self._documents = document_service_pb2_grpc.DocumentServiceStub(self.channel)
+        self._search = search_service_pb2_grpc.SearchServiceStub(self.channel)
+        self._answers = answer_service_pb2_grpc.AnswerServiceStub(self.channel)
+        self._conversations = conversation_service_pb2_grpc.ConversationServiceStub(self.channel)
+        self._experiments = experiment_service_pb2_grpc.ExperimentServiceStub(self.channel)
+        self._assignments = assignment_service_pb2_grpc.AssignmentServiceStub(self.channel)
+        self._outcomes = outcome_service_pb2_grpc.OutcomeServiceStub(self.channel)
+        self._results = result_service_pb2_grpc.ResultServiceStub(self.channel)
+
+    def close(self) -> None:
+        """Closes the connection; calls that still run are cancelled."""
+        self.channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+    def generate(
+        self, prompt: str | None = None, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
+    ) -> generation_service_pb2.GenerateResponse:
+        """Generates text from a prompt or from `messages`. Never begun twice."""
+        return self._call(self._generation.Generate, requests.generate(prompt, options), timeout)
+
+    def stream_generate(
+        self, prompt: str | None = None, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
+    ) -> EventStream[generation_service_pb2.StreamGenerateResponse]:
+        """Generates text as a stream of events."""
+        return self._stream(self._generation.StreamGenerate, requests.stream_generate(prompt, options), timeout)
+
+    def embed(
+        self, inputs: str | Iterable[str], *, model: str = "", timeout: float | None = None
+    ) -> embedding_service_pb2.EmbedResponse:
+        """Turns texts into vectors, all of them or none."""
+        request = embedding_service_pb2.EmbedRequest(inputs=requests.names(inputs), model=model)
+        return self._call(self._embedding.Embed, request, timeout)
+
+    def models(self, *, timeout: float | None = None) -> list[model_pb2.Model]:
+        """The models of all engines in reach."""
+        return list(self._call(self._models.ListModels, model_service_pb2.ListModelsRequest(), timeout).models)
+
+    def create_collection(
+        self,
+        collection: str,
+        *,
+        description: str = "",
+        embedder: str = "",
+        request_id: str = "",
+        timeout: float | None = None,
+    ) -> collection_pb2.Collection:
+        """Creates an empty collection."""
+        request = collection_service_pb2.CreateCollectionRequest(
+            collection=collection_pb2.Collection(collection=collection, description=description, embedder=embedder),
+            request_id=request_id or str(uuid.uuid4()),
+        )
+        return self._call(self._collections.CreateCollection, request, timeout).collection
+
+    def get_collection(self, collection: str, *, timeout: float | None = None) -> collection_pb2.Collection:
+        """Returns one collection."""
+        request = collection_service_pb2.GetCollectionRequest(collection=collection)
+        return self._call(self._collections.GetCollection, request, timeout).collection
+
+    def list_collections(self, *, page_size: int = 0, timeout: float | None = None) -> Iterator[collection_pb2.Collection]:
+        """All collections by id, fetched page by page; `timeout` is that of one page."""
+        request = collection_service_pb2.ListCollectionsRequest(page_size=page_size)
+        while True:
+            page = self._call(self._collections.ListCollections, request, timeout)
+            yield from page.collections
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def delete_collection(self, collection: str, *, timeout: float | None = None) -> None:
+        """Deletes a collection with all its documents, for good."""
+        request = collection_service_pb2.DeleteCollectionRequest(collection=collection)
+        self._call(self._collections.DeleteCollection, request, timeout)
+
+    def add_documents(
+        self, collection: str, documents: Iterable[DocumentLike], *, timeout: float | None = None
+    ) -> list[document_pb2.Document]:
+        """Adds up to 250 documents, all of them or none.
+
+        Each is a text, a DocumentInput, or a dictionary of its fields: `document`, `title`, `text` or `data`, `media_type`,
+        `metadata`.
+        """
+        request = requests.add_documents(collection, documents)
+        return list(self._call(self._documents.AddDocuments, request, timeout).documents)
+
+    def get_document(self, collection: str, document: str, *, timeout: float | None = None) -> document_pb2.Document:
+        """Returns one document with its text."""
+        request = document_service_pb2.GetDocumentRequest(collection=collection, document=document)
+        return self._call(self._documents.GetDocument, request, timeout).document
+
+    def delete_document(self, collection: str, document: str, *, timeout: float | None = None) -> None:
+        """Deletes one document; from then on no search finds it."""
+        request = document_service_pb2.DeleteDocumentRequest(collection=collection, document=document)
+        self._call(self._documents.DeleteDocument, request, timeout)
+
+    def search(
+        self,
+        query: str,
+        collections: str | Iterable[str],
+        *,
+        top_k: int | None = None,
+        mode: int | str = "unspecified",
+        timeout: float | None = None,
+    ) -> search_service_pb2.SearchResponse:
+        """Finds the passages that fit best. `mode` is a SearchMode or its name: "hybrid", "dense", "sparse"."""
+        return self._call(self._search.Search, requests.search(query, collections, top_k, mode), timeout)
+
+    def answer(
+        self,
+        query: str,
+        collections: str | Iterable[str],
+        *,
+        timeout: float | None = None,
+        **options: Unpack[AnswerOptions],
+    ) -> answer_service_pb2.AnswerResponse:
+        """Answers a question from documents. Never begun twice."""
+        return self._call(self._answers.Answer, requests.answer(query, collections, options), timeout)
+
+    def stream_answer(
+        self,
+        query: str,
+        collections: str | Iterable[str],
+        *,
+        timeout: float | None = None,
+        **options: Unpack[AnswerOptions],
+    ) -> EventStream[answer_service_pb2.StreamAnswerResponse]:
+        """Answers a question as a stream of events."""
+        return self._stream(self._answers.StreamAnswer, requests.stream_answer(query, collections, options), timeout)
+
+    def conversation(self, conversation: str, *, timeout: float | None = None) -> conversation_pb2.Conversation:
+        """Returns a conversation with its latest 250 turns."""
+        request = conversation_service_pb2.GetConversationRequest(conversation=conversation)
+        return self._call(self._conversations.GetConversation, request, timeout).conversation
+
+    def delete_conversation(self, conversation: str, *, timeout: float | None = None) -> None:
+        """Deletes a conversation for good."""
+        request = conversation_service_pb2.DeleteConversationRequest(conversation=conversation)
+        self._call(self._conversations.DeleteConversation, request, timeout)
+
+    def create_experiment(
+        self,
+        experiment: str,
+        *,
+        variants: Iterable[VariantLike],
+        unit: int | str = "user",
+        metrics: Iterable[MetricLike] = (),
+        hypothesis: str = "",
+        request_types: Iterable[int | str] = (),
+        request_id: str = "",
+        timeout: float | None = None,
+    ) -> experiment_pb2.Experiment:
+        """Creates an experiment in DRAFT.
+
+        Variants are Variant messages or dictionaries: `variant`, `weight`, `model`, `prompt`, `temperature`, `top_p`,
+        `max_tokens`, `top_k`. Metrics are names, Metric messages, or dictionaries with `metric` and `direction`. `unit` is
+        "user", "conversation" or "request"; request types are "generate" and "answer", none for both.
+        """
+        request = requests.create_experiment(
+            experiment,
+            unit=unit,
+            variants=variants,
+            metrics=metrics,
+            hypothesis=hypothesis,
+            request_types=request_types,
+            request_id=request_id,
+        )
+        return self._call(self._experiments.CreateExperiment, request, timeout).experiment
+
+    def start_experiment(self, experiment: str, *, timeout: float | None = None) -> experiment_pb2.Experiment:
+        """Lets an experiment assign."""
+        request = experiment_service_pb2.StartExperimentRequest(experiment=experiment)
+        return self._call(self._experiments.StartExperiment, request, timeout).experiment
+
+    def stop_experiment(self, experiment: str, *, timeout: float | None = None) -> experiment_pb2.Experiment:
+        """Ends an experiment's assigning for good."""
+        request = experiment_service_pb2.StopExperimentRequest(experiment=experiment)
+        return self._call(self._experiments.StopExperiment, request, timeout).experiment
+
+    def get_experiment(self, experiment: str, *, timeout: float | None = None) -> experiment_pb2.Experiment:
+        """Returns one experiment."""
+        request = experiment_service_pb2.GetExperimentRequest(experiment=experiment)
+        return self._call(self._experiments.GetExperiment, request, timeout).experiment
+
+    def list_experiments(self, *, page_size: int = 0, timeout: float | None = None) -> Iterator[experiment_pb2.Experiment]:
+        """All experiments, newest first, fetched page by page; `timeout` is that of one page."""
+        request = experiment_service_pb2.ListExperimentsRequest(page_size=page_size)
+        while True:
+            page = self._call(self._experiments.ListExperiments, request, timeout)
+            yield from page.experiments
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def assign(
+        self,
+        experiment: str,
+        unit_id: str,
+        attributes: Mapping[str, str] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> assignment_service_pb2.AssignResponse:
+        """Assigns a unit and records the exposure: the caller is the one who executes the variant."""
+        request = assignment_service_pb2.AssignRequest(experiment=experiment, unit_id=unit_id, attributes=attributes or {})
+        return self._call(self._assignments.Assign, request, timeout)
+
+    def record_outcomes(
+        self, outcomes: Iterable[OutcomeLike], *, timeout: float | None = None
+    ) -> outcome_service_pb2.RecordOutcomesResponse:
+        """Records up to 1000 outcomes, all of them or none; returns once they are durable.
+
+        Each is an Outcome or a dictionary: `assignment`, `metric`, `value`, and where known `outcome` (its idempotency key,
+        made up otherwise) and `event_time` (an aware datetime).
+        """
+        return self._call(self._outcomes.RecordOutcomes, requests.record_outcomes(outcomes), timeout)
+
+    def results(self, experiment: str, *, timeout: float | None = None) -> result_service_pb2.GetResultsResponse:
+        """Counts and plain means per variant so far."""
+        request = result_service_pb2.GetResultsRequest(experiment=experiment)
+        return self._call(self._results.GetResults, request, timeout)
+
+    def _call(
+        self, method: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request, timeout: float | None
+    ) -> Response:
+        request_id, metadata = self._connection.metadata()
+        try:
+            return method(request, timeout=self._connection.seconds(timeout), metadata=metadata)
+        except grpc.RpcError as error:
+            raise error_of_call(error, request_id) from error
+
+    def _stream(
+        self, method: grpc.UnaryStreamMultiCallable[Request, Response], request: Request, timeout: float | None
+    ) -> EventStream[Response]:
+        request_id, metadata = self._connection.metadata()
+        call: Any = method(request, timeout=self._connection.seconds(timeout), metadata=metadata)
+        return EventStream(call, request_id)

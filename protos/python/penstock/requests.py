@@ -1,0 +1,234 @@
+"""Builds request messages out of plain Python values: strings, numbers, dictionaries.
+
+Whatever a message type does not know raises ValueError or TypeError here; limits are the server's to check.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from google.protobuf import struct_pb2, timestamp_pb2
+
+from penstock.experiments.v1 import experiment_pb2, experiment_service_pb2, outcome_pb2, outcome_service_pb2
+from penstock.inference.v1 import generation_pb2, generation_service_pb2
+from penstock.retrieval.v1 import answer_service_pb2, document_pb2, document_service_pb2, search_pb2, search_service_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import TypeAlias
+
+    from penstock.experiments.v1 import assignment_pb2
+
+    MessageInput: TypeAlias = "generation_pb2.Message | Mapping[str, str]"
+    DocumentLike: TypeAlias = "document_pb2.DocumentInput | Mapping[str, Any] | str"
+    VariantLike: TypeAlias = "experiment_pb2.Variant | Mapping[str, Any]"
+    MetricLike: TypeAlias = "experiment_pb2.Metric | Mapping[str, Any] | str"
+    OutcomeLike: TypeAlias = "outcome_pb2.Outcome | Mapping[str, Any]"
+
+_SAMPLING = ("temperature", "top_p", "top_k", "seed", "presence_penalty", "frequency_penalty")
+_SAMPLING_OVERRIDE = ("temperature", "top_p", "max_tokens")
+
+
+class GenerateOptions(TypedDict, total=False):
+    """Options of `generate` and `stream_generate`; see GenerateRequest for what they mean and their limits.
+
+    `messages` are Message messages, or dictionaries such as `{"role": "user", "content": "Hello"}`. `passages` are Passage
+    messages or strings.
+    """
+
+    messages: Iterable[MessageInput]
+    model: str
+    passages: Iterable[generation_pb2.Passage | str]
+    max_tokens: int
+    stop: Iterable[str]
+    user: str
+    conversation: str
+    assignment: assignment_pb2.Assignment
+    temperature: float
+    top_p: float
+    top_k: int
+    seed: int
+    presence_penalty: float
+    frequency_penalty: float
+
+
+class AnswerOptions(TypedDict, total=False):
+    """Options of `answer` and `stream_answer`; see AnswerRequest for what they mean and their limits.
+
+    `mode` is a SearchMode or its name: "hybrid", "dense", "sparse". `sampling` says how tokens are chosen.
+    """
+
+    top_k: int
+    mode: int | str
+    conversation: str
+    user: str
+    model: str
+    sampling: generation_pb2.Sampling
+    max_tokens: int
+
+
+def generate_fields(prompt: str | None, options: GenerateOptions) -> dict[str, Any]:
+    """Fields of GenerateRequest and of StreamGenerateRequest, which are the same."""
+    fields: dict[str, Any] = dict(options)
+    sampling = {name: fields.pop(name) for name in _SAMPLING if name in fields}
+    if sampling:
+        fields["sampling"] = generation_pb2.Sampling(**sampling)
+    fields["messages"] = [_message(message) for message in fields.get("messages", ())]
+    fields["passages"] = [
+        generation_pb2.Passage(text=passage) if isinstance(passage, str) else passage for passage in fields.get("passages", ())
+    ]
+    return {**fields, "prompt": prompt}
+
+
+def generate(prompt: str | None, options: GenerateOptions) -> generation_service_pb2.GenerateRequest:
+    """What to generate from."""
+    return generation_service_pb2.GenerateRequest(**generate_fields(prompt, options))
+
+
+def stream_generate(prompt: str | None, options: GenerateOptions) -> generation_service_pb2.StreamGenerateRequest:
+    """What to generate from, as a stream."""
+    return generation_service_pb2.StreamGenerateRequest(**generate_fields(prompt, options))
+
+
+def answer(query: str, collections: str | Iterable[str], options: AnswerOptions) -> answer_service_pb2.AnswerRequest:
+    """A question."""
+    return answer_service_pb2.AnswerRequest(query=query, collections=names(collections), **_with_mode(options))
+
+
+def stream_answer(
+    query: str, collections: str | Iterable[str], options: AnswerOptions
+) -> answer_service_pb2.StreamAnswerRequest:
+    """A question, to be answered as a stream."""
+    return answer_service_pb2.StreamAnswerRequest(query=query, collections=names(collections), **_with_mode(options))
+
+
+def search(
+    query: str, collections: str | Iterable[str], top_k: int | None, mode: int | str
+) -> search_service_pb2.SearchRequest:
+    """What to find."""
+    return search_service_pb2.SearchRequest(
+        query=query, collections=names(collections), top_k=top_k, mode=_enum(search_pb2.SearchMode, "SEARCH_MODE_", mode)
+    )
+
+
+def add_documents(collection: str, documents: Iterable[DocumentLike]) -> document_service_pb2.AddDocumentsRequest:
+    """Documents to add."""
+    return document_service_pb2.AddDocumentsRequest(
+        collection=collection, documents=[_document(document) for document in documents]
+    )
+
+
+def create_experiment(
+    experiment: str,
+    *,
+    unit: int | str,
+    variants: Iterable[VariantLike],
+    metrics: Iterable[MetricLike],
+    hypothesis: str,
+    request_types: Iterable[int | str],
+    request_id: str,
+) -> experiment_service_pb2.CreateExperimentRequest:
+    """A new experiment; without a request id it gets one, so that a second attempt does no harm."""
+    message = experiment_pb2.Experiment(
+        experiment=experiment,
+        hypothesis=hypothesis,
+        unit=_enum(experiment_pb2.Unit, "UNIT_", unit),
+        variants=[_variant(variant) for variant in variants],
+        metrics=[_metric(metric) for metric in metrics],
+        request_types=[_enum(experiment_pb2.RequestType, "REQUEST_TYPE_", kind) for kind in request_types],
+    )
+    return experiment_service_pb2.CreateExperimentRequest(experiment=message, request_id=request_id or str(uuid.uuid4()))
+
+
+def record_outcomes(outcomes: Iterable[OutcomeLike]) -> outcome_service_pb2.RecordOutcomesRequest:
+    """A batch of outcomes; one without an id gets one, so that a second attempt does no harm."""
+    return outcome_service_pb2.RecordOutcomesRequest(outcomes=[_outcome(outcome) for outcome in outcomes])
+
+
+def names(given: str | Iterable[str]) -> list[str]:
+    """One name or several, as a list."""
+    return [given] if isinstance(given, str) else list(given)
+
+
+def _message(given: MessageInput) -> generation_pb2.Message:
+    if not isinstance(given, Mapping):
+        return given
+    unknown = given.keys() - {"role", "content"}
+    if unknown or len(given) != len({"role", "content"}):
+        raise ValueError(f"a message is {dict(given)!r}; it must have the keys 'role' and 'content'")
+    role = _enum(generation_pb2.Role, "ROLE_", given["role"])
+    return generation_pb2.Message(role=role, parts=[generation_pb2.Part(text=given["content"])])
+
+
+def _document(given: DocumentLike) -> document_pb2.DocumentInput:
+    if isinstance(given, str):
+        return document_pb2.DocumentInput(text=given)
+    if not isinstance(given, Mapping):
+        return given
+    fields = dict(given)
+    metadata = fields.pop("metadata", None)
+    document = document_pb2.DocumentInput(**fields)
+    if isinstance(metadata, struct_pb2.Struct):
+        document.metadata.CopyFrom(metadata)
+    elif metadata is not None:
+        document.metadata.update(metadata)
+    return document
+
+
+def _variant(given: VariantLike) -> experiment_pb2.Variant:
+    if not isinstance(given, Mapping):
+        return given
+    fields = dict(given)
+    sampling = {name: fields.pop(name) for name in _SAMPLING_OVERRIDE if name in fields}
+    if sampling:
+        fields["sampling"] = experiment_pb2.SamplingOverride(**sampling)
+    return experiment_pb2.Variant(**fields)
+
+
+def _metric(given: MetricLike) -> experiment_pb2.Metric:
+    if isinstance(given, str):
+        return experiment_pb2.Metric(metric=given)
+    if not isinstance(given, Mapping):
+        return given
+    direction = _enum(experiment_pb2.Direction, "DIRECTION_", given.get("direction", "unspecified"))
+    return experiment_pb2.Metric(**{**given, "direction": direction})
+
+
+def _outcome(given: OutcomeLike) -> outcome_pb2.Outcome:
+    if isinstance(given, Mapping):
+        fields = dict(given)
+        if isinstance(fields.get("event_time"), datetime):
+            fields["event_time"] = _timestamp(fields["event_time"])
+        given = outcome_pb2.Outcome(**fields)
+    if not given.outcome:
+        copy = outcome_pb2.Outcome()
+        copy.CopyFrom(given)
+        copy.outcome = str(uuid.uuid4())
+        return copy
+    return given
+
+
+def _timestamp(time: datetime) -> timestamp_pb2.Timestamp:
+    if time.tzinfo is None:
+        raise ValueError(f"event_time is {time!r}; it must have a time zone")
+    message = timestamp_pb2.Timestamp()
+    message.FromDatetime(time)
+    return message
+
+
+def _with_mode(options: AnswerOptions) -> dict[str, Any]:
+    fields: dict[str, Any] = dict(options)
+    if "mode" in fields:
+        fields["mode"] = _enum(search_pb2.SearchMode, "SEARCH_MODE_", fields["mode"])
+    return fields
+
+
+def _enum(kind: Any, prefix: str, value: int | str) -> Any:
+    """The number of an enum's value, given as number, as name, or as name without its prefix in any case."""
+    if isinstance(value, int):
+        return value
+    name = value.upper()
+    return kind.Value(name if name.startswith(prefix) else prefix + name)
