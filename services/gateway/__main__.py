@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = GatewaySettings()
         if wanted.drain:
             return 0 if drain(settings) else 1
-        bootstrap = build_bootstrap(settings)
+        bootstrap = build_bootstrap(settings, hide_keys=wanted.print)
     except ValidationError as error:
         return _fail("; ".join(_plain(problem) for problem in error.errors()))
     except (KeysError, DrainError) as error:

@@ -60,8 +60,7 @@ def _backend(name: str, addresses: Sequence[str]) -> Any:
         per_connection_buffer_limit_bytes=wrappers_pb2.UInt32Value(value=_STREAM_WINDOW),
     )
     if not static:
-        cluster.dns_refresh_rate.CopyFrom(seconds(5))
-        cluster.dns_lookup_family = cluster_pb2.Cluster.ALL
+        cluster.dns_lookup_family = cluster_pb2.Cluster.V4_PREFERRED
     if len(addresses) > 1:
         cluster.outlier_detection.CopyFrom(_outliers())
     options = http_protocol_options_pb2.HttpProtocolOptions()

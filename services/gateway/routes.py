@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from envoy.type.v3 import range_pb2
 from google.protobuf import wrappers_pb2
 
@@ -184,6 +185,9 @@ def _forward(route: Any, cluster: str, *, timeout: float, idle: float) -> None:
     # Only what certainly reached no handler is tried again.
     action.retry_policy.retry_on = "connect-failure,refused-stream"
     action.retry_policy.num_retries.value = 2
+    elsewhere = action.retry_policy.retry_host_predicate.add(name="envoy.retry_host_predicates.previous_hosts")
+    elsewhere.typed_config.CopyFrom(any_of(previous_hosts_pb2.PreviousHostsPredicate()))
+    action.retry_policy.host_selection_retry_max_attempts = 5
 
 
 def _direct(match: Any, status: int, headers: Mapping[str, str] | None = None, body: bytes = b"") -> Any:

@@ -54,19 +54,42 @@ class GatewaySettings(BaseSettings):
             raise ValueError(f"LOG_LEVEL is {value!r}; it must be DEBUG, INFO, WARNING or ERROR")
         return level
 
+    @field_validator("listen_host")
+    @classmethod
+    def _listens_on_an_address(cls, value: str) -> str:
+        if value == "localhost":
+            return "127.0.0.1"
+        if not is_ip(value):
+            raise ValueError(f"LISTEN_HOST is {value!r}; it must be an IP address of this machine, for example 0.0.0.0 for all")
+        return value
+
+    @field_validator("admin_address", "metrics_address")
+    @classmethod
+    def _listens_on_addresses(cls, value: str) -> str:
+        if not value:
+            return value
+        host, port = parse_address(value)
+        if host == "localhost":
+            return f"127.0.0.1:{port}"
+        if not is_ip(host):
+            raise ValueError(f"{value!r} must begin with an IP address of this machine, for example 127.0.0.1:{port}")
+        return value
+
     @field_validator("admin_address")
     @classmethod
     def _admin_on_loopback(cls, value: str) -> str:
-        host, _ = parse_address(value)
-        if not is_loopback(host):
+        if not is_loopback(parse_address(value)[0]):
             raise ValueError(f"ADMIN_ADDRESS is {value!r}; it must be on loopback: whoever reaches it can stop Envoy")
         return value
 
-    @field_validator("inference_address", "retrieval_address", "experiments_address", "metrics_address")
+    @field_validator("inference_address", "retrieval_address", "experiments_address")
     @classmethod
     def _addresses(cls, value: str) -> str:
-        for one in split_addresses(value):
+        addresses = split_addresses(value)
+        for one in addresses:
             parse_address(one)
+        if not addresses:
+            raise ValueError("it must name one address at least, for example 127.0.0.1:50051")
         return value
 
     @model_validator(mode="after")

@@ -32,7 +32,8 @@ def seconds(value: float) -> Any:
 def socket_address(value: str) -> Any:
     """Envoy's form of `host:port`."""
     host, port = parse_address(value)
-    return address_pb2.Address(socket_address=address_pb2.SocketAddress(address=host, port_value=port))
+    both = host == "::"  # all addresses: those of IPv4 as well
+    return address_pb2.Address(socket_address=address_pb2.SocketAddress(address=host, port_value=port, ipv4_compat=both))
 
 
 def set_header(name: str, value: str) -> Any:

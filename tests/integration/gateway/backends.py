@@ -86,6 +86,9 @@ class Generation(generation_service_pb2_grpc.GenerationServiceServicer):
         self.seen.note(context, request)
         if request.model == "missing":
             await fail(context, Failure(Reason.MODEL_NOT_FOUND, "model: no such model", metadata={"model": "missing"}))
+        if request.model == "busy":
+            busy = Failure(Reason.ENGINE_OVERLOADED, "the engine is busy", retry_after=7)
+            await fail(context, busy, trailers=(("retry-after", "7"),))
         return generation_service_pb2.GenerateResponse(
             text=request.prompt.upper(), finish_reason=generation_pb2.FINISH_REASON_STOP
         )

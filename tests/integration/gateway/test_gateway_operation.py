@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -19,8 +20,6 @@ from penstock.retrieval.v1 import search_service_pb2, search_service_pb2_grpc
 from tests.integration.gateway.launched import environment, free_ports, running, wait_for
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.integration.gateway.backends import Backends
 
 
@@ -40,6 +39,31 @@ def test_the_configuration_is_printed(backends: Backends, tmp_path: Path) -> Non
     assert printed.returncode == 0
     assert [one["name"] for one in json.loads(printed.stdout)["static_resources"]["listeners"]] == ["api"]
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_printed_holds_no_keys(backends: Backends, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("alice: key-of-alice\n")
+    printed = start(environment(tmp_path, backends.ports, API_KEYS_FILE=str(keys)), "--print")
+    assert printed.returncode == 0
+    assert "alice" in printed.stdout
+    assert "key-of-alice" not in printed.stdout
+
+
+def test_an_idle_gateway_stays_small(backends: Backends, tmp_path: Path) -> None:
+    with running(environment(tmp_path, backends.ports)) as gateway:
+        wait_for(lambda: gateway.http.get("/healthz").status_code == 200)
+        status = (Path("/proc") / str(gateway.process.pid) / "status").read_text()
+        kilobytes = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+        assert kilobytes < 80_000
+
+
+def test_all_addresses_of_both_families_are_listened_on(backends: Backends, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("alice: key-of-alice\n")
+    with running(environment(tmp_path, backends.ports, LISTEN_HOST="::", API_KEYS_FILE=str(keys))) as gateway:
+        assert httpx.get(f"http://127.0.0.1:{gateway.port}/docs").status_code == 200
+        assert httpx.get(f"http://[::1]:{gateway.port}/docs").status_code == 200
 
 
 def test_a_taken_port_is_named(backends: Backends, tmp_path: Path) -> None:
@@ -161,12 +185,13 @@ def test_openai_s_paths_say_down_in_openai_s_shape(tmp_path: Path) -> None:
         assert response.json()["error"]["type"] == "server_error"
 
 
-def test_several_endpoints_share_the_calls(backends: Backends, tmp_path: Path) -> None:
-    address = f"127.0.0.1:{backends.ports['retrieval']}, localhost:{backends.ports['retrieval']}"
-    with running(environment(tmp_path, backends.ports, RETRIEVAL_ADDRESS=address)) as gateway:
-        wait_for(lambda: gateway.http.get("/healthz").status_code == 200)
-        for _ in range(4):
-            assert gateway.http.post("/v1/search", json={"query": "q"}).status_code == 200
+def test_an_endpoint_that_is_down_costs_no_call(backends: Backends, tmp_path: Path) -> None:
+    addresses = f"127.0.0.1:{free_ports(1)[0]}, localhost:{backends.ports['retrieval']}"
+    with running(environment(tmp_path, backends.ports, RETRIEVAL_ADDRESS=addresses)) as gateway:
+        answered = [gateway.http.post("/v1/search", json={"query": "q"}).status_code for _ in range(20)]
+        assert answered == [200] * 20
+        gateway.process.terminate()
+        assert "eprecated" not in gateway.process.communicate(timeout=20)[0]
 
 
 def test_draining_waits_for_running_calls(backends: Backends, tmp_path: Path) -> None:

@@ -104,6 +104,12 @@ def test_a_service_s_error_keeps_code_reason_and_details(gateway: Gateway, path:
     assert response.json()["details"][0]["metadata"] == {"model": "missing"}
 
 
+def test_overload_says_when_to_come_back(gateway: Gateway) -> None:
+    response = gateway.http.post("/v1/generate", json={"prompt": "p", "model": "busy"}, headers={"x-request-id": "r1"})
+    assert error_of(response) == (429, 8, "ENGINE_OVERLOADED")
+    assert response.headers["retry-after"] == "7"
+
+
 @pytest.mark.parametrize(
     "body",
     [b'{"query":', b'{"query": "\xff\xfe"}', b'{"mode": "NO_SUCH_MODE"}', b'{"top_k": "many"}', b"[]"],

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from envoy.extensions.filters.http.grpc_json_transcoder.v3 import transcoder_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
-from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2, json_format
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.chassis.errors import Reason
 from services.gateway import filters
@@ -76,8 +77,7 @@ def test_the_same_settings_give_the_same_bytes(settings: GatewaySettings) -> Non
     assert first == second
 
 
-def test_every_http_rule_of_the_contract_is_an_rpc() -> None:
-    http: Any = annotations_pb2.http
+def test_every_rpc_of_the_contract_has_a_rest_path() -> None:
     declared = [
         method.name
         for file in descriptor_pb2.FileDescriptorSet.FromString(DESCRIPTORS.read_bytes()).file
@@ -86,7 +86,15 @@ def test_every_http_rule_of_the_contract_is_an_rpc() -> None:
         if file.package.startswith("penstock.")
     ]
     assert sorted(declared) == sorted(rpc.name for rpc in CONTRACT.rpcs)
-    assert http is not None
+
+
+@given(st.data(), st.sampled_from([rpc for rpc in CONTRACT.rpcs if rpc.variables]))
+def test_a_path_matches_whatever_ids_fill_it(data: st.DataObject, rpc: Any) -> None:
+    segment = st.text(st.characters(exclude_characters="/\n", exclude_categories=["Cs"]), min_size=1)
+    filled = re.sub(r"\{[^}]+\}", lambda _: data.draw(segment), rpc.template)
+    assert re.fullmatch(rpc.pattern, filled)
+    emptied = re.sub(r"\{[^}]+\}", "", rpc.template)
+    assert not re.fullmatch(rpc.pattern, emptied)
 
 
 @pytest.mark.parametrize("rpc", CONTRACT.rpcs, ids=lambda rpc: rpc.name)

@@ -25,11 +25,19 @@ def test_off_loopback_needs_keys() -> None:
         {"retrieval_address": "host:0"},
         {"log_level": "loud"},
         {"port": 0},
+        {"listen_host": "my.host"},
+        {"metrics_address": "my.host:9090"},
+        {"experiments_address": " , "},
     ],
 )
 def test_unusable_values_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         GatewaySettings(**wrong)
+
+
+def test_localhost_is_loopback() -> None:
+    settings = GatewaySettings(listen_host="localhost", admin_address="localhost:9901")
+    assert (settings.listen_host, settings.admin_address) == ("127.0.0.1", "127.0.0.1:9901")
 
 
 def test_lists_come_by_comma(monkeypatch: pytest.MonkeyPatch) -> None:
