@@ -112,7 +112,7 @@ def _embedded_engines(settings: InferenceSettings) -> list[Engine]:
     try:
         from services.inference.engines.llamacpp import LlamaCppEngine  # noqa: PLC0415 - its package may be missing
 
-        engines.append(LlamaCppEngine(settings.gguf_folder, settings.data_dir))
+        engines.append(LlamaCppEngine(settings.gguf_folder))
     except ImportError as error:
         _log.warning("engine llamacpp is left out: %s is not installed", error.name)
     try:

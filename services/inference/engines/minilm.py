@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import functools
 import hashlib
 import os
@@ -19,7 +18,7 @@ from tokenizers import Tokenizer
 
 from services.chassis.errors import Failure, Reason
 from services.inference.engine import Capability, Embeddings, Model, ModelState, UsageSource
-from services.inference.engines import minilm_graph
+from services.inference.engines import memory, minilm_graph
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -112,7 +111,7 @@ class MiniLMEngine:
             await asyncio.wait([self._loading])
             self._loading = None
         await asyncio.to_thread(self._executor.shutdown, cancel_futures=True)
-        _trim()
+        memory.give_back()
 
     async def _load(self) -> _Network:
         return await asyncio.get_running_loop().run_in_executor(self._executor, _Network, self._threads)
@@ -153,7 +152,7 @@ class _Network:
         for length in LENGTHS:  # pack the weights for every shape now, not in somebody's first query
             self._run(np.zeros(length, np.intp))
         self._weights.let_go()
-        _trim()
+        memory.give_back()
 
     def embed(self, texts: Sequence[str], rows: NDArray[np.float32]) -> int:
         """Writes the vector of each text into its row and returns how many tokens were read."""
@@ -195,10 +194,3 @@ def _package_file(name: str) -> Path | None:
     except metadata.PackageNotFoundError:
         return None
     return next((Path(str(file.locate())) for file in files if file.parts[1:] == ("model", name)), None)
-
-
-def _trim() -> None:
-    """Gives what the allocator holds back to the system, where it is glibc's."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

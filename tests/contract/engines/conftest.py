@@ -20,6 +20,7 @@ CASES = {
     "openai-vllm": ("fixture_openai.open_vllm", "VLLM_BASE_URL"),
     "ollama-written": ("fixture_ollama.open_written_server", ""),
     "ollama-real": ("fixture_ollama.open_real_server", "OLLAMA_BASE_URL"),
+    "llamacpp": ("fixture_embedded.open_llamacpp", ""),
     "minilm": ("fixture_embedded.open_minilm", ""),
     "extractive": ("fixture_embedded.open_extractive", ""),
     "extractive-minilm": ("fixture_embedded.open_extractive_with_minilm", ""),
