@@ -33,8 +33,6 @@ AVERAGE_TERMS: Final = 150.0
 
 _TOKEN: Final = re.compile(f"(?P<cjk>[{CJK_RANGES}]+)|(?P<word>[^\\W_{CJK_RANGES}]+(?:['’][^\\W\\d_{CJK_RANGES}]+)?)")
 _CYRILLIC: Final = re.compile("[\u0400-\u052f]")
-# Normalising in pieces keeps each step, which holds the interpreter's lock, short.
-_PIECE: Final = 16_384
 
 _local = threading.local()
 
@@ -48,18 +46,16 @@ class SparseVector:
 
 
 def terms(text: str) -> Iterator[str]:
-    """The terms of a text in order, repeated as they are in it."""
-    for start in range(0, len(text), _PIECE):
-        folded = unicodedata.normalize("NFKC", text[start : start + _PIECE]).casefold()
-        for match in _TOKEN.finditer(folded):
-            run = match["cjk"]
-            if run is None:
-                yield _stem(match["word"])
-            elif len(run) == 1:
-                yield run
-            else:
-                for position in range(len(run) - 1):
-                    yield run[position : position + 2]
+    """The terms of a text, which is a chunk or a query, in order and repeated as they are in it."""
+    for match in _TOKEN.finditer(unicodedata.normalize("NFKC", text).casefold()):
+        run = match["cjk"]
+        if run is None:
+            yield _stem(match["word"])
+        elif len(run) == 1:
+            yield run
+        else:
+            for position in range(len(run) - 1):
+                yield run[position : position + 2]
 
 
 def term_id(term: str) -> int:

@@ -163,6 +163,10 @@ def _heading_paths(headings: Sequence[Heading]) -> list[tuple[str, ...]]:
 def _prefix(title: str, path: Sequence[str], span: str) -> str:
     """Title and headings, less those with which the span itself begins."""
     opening = _SPACE.sub(" ", span[: 2 * _PREFIX_CHARACTERS]).casefold()
-    parts = [part for part in dict.fromkeys((title, *path)) if part and part.casefold() not in opening]
+    parts = [
+        part
+        for part in dict.fromkeys((title, *path))
+        if part and not re.search(rf"(?<!\w){re.escape(_SPACE.sub(' ', part).casefold())}(?!\w)", opening)
+    ]
     # The innermost headings tell most.
     return _SPACE.sub(" ", " > ".join(parts))[-_PREFIX_CHARACTERS:]

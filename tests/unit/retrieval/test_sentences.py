@@ -1,0 +1,38 @@
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.retrieval.sentences import sentence_ends
+
+
+def sentences(text: str) -> list[str]:
+    return [text[start:end].strip() for start, end in pairwise([0, *sentence_ends(text)])]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("One. Two! Three? Four", ["One.", "Two!", "Three?", "Four"]),
+        ("Mr. Smith met Dr. Who, e.g. today. Then he left.", ["Mr. Smith met Dr. Who, e.g. today.", "Then he left."]),
+        ("Version 2.5 is out. Get it.", ["Version 2.5 is out.", "Get it."]),
+        ("He said “Go.” Then he went.", ["He said “Go.”", "Then he went."]),
+        ("В 1999 г. Петров, т.е. автор, и др. ученые спорили. Потом стихло.",
+         ["В 1999 г. Петров, т.е. автор, и др. ученые спорили.", "Потом стихло."]),
+        ("А. С. Пушкин родился в Москве. Это известно.", ["А. С. Пушкин родился в Москве.", "Это известно."]),
+        ("猫在睡觉。狗在叫！你呢？好。", ["猫在睡觉。", "狗在叫！", "你呢？", "好。"]),
+        ("他说：“走。”然后走了。", ["他说：“走。”", "然后走了。"]),
+        ("A title\n\nA paragraph", ["A title", "A paragraph"]),
+        ("Items:\n- one\n- two", ["Items:", "- one", "- two"]),
+    ],
+)  # fmt: skip
+def test_where_sentences_end(text: str, expected: list[str]) -> None:
+    assert sentences(text) == expected
+
+
+@given(st.text(alphabet="ab .!?。\n\"”-1", max_size=200))
+def test_ends_ascend_to_the_end(text: str) -> None:
+    ends = list(sentence_ends(text))
+    assert ends == sorted(set(ends))
+    assert not text or ends[-1] == len(text)
