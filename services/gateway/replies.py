@@ -26,7 +26,7 @@ HEALTH_PATH: Final = "/healthz"
 OPENAI_PREFIX: Final = "/openai/"
 # The transcoder turns a REST request into a gRPC one and keeps its path here.
 ORIGINAL_PATH: Final = "x-envoy-original-path"
-_PATH: Final = "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%"
+_PATH: Final = "%PATH(NQ:ORIG_OR_PATH)%"
 _METHOD: Final = "%REQ(X-ENVOY-ORIGINAL-METHOD?:METHOD)%"
 _REQUEST_ID: Final = "%REQ(X-REQUEST-ID)%"
 _UPSTREAM: Final = "%UPSTREAM_CLUSTER%"

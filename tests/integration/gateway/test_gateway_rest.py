@@ -143,7 +143,7 @@ def test_json_by_any_of_its_names_is_taken(gateway: Gateway, content_type: str) 
 def test_unknown_paths_are_not_found(gateway: Gateway) -> None:
     response = gateway.http.get("/v1/nothing?secret=1")
     assert error_of(response) == (404, 5, "ROUTE_NOT_FOUND")
-    assert response.json()["details"][0]["metadata"]["method"] == "GET"
+    assert response.json()["details"][0]["metadata"] == {"method": "GET", "path": "/v1/nothing"}
 
 
 def test_unknown_methods_name_the_known_ones(gateway: Gateway) -> None:
