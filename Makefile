@@ -21,7 +21,7 @@ help: ## Show this list
 
 .venv/.runtime: uv.lock pyproject.toml protos/python/pyproject.toml | .uv/bin/uv
 	@echo "installing packages into .venv"
-	@$(UV) sync --quiet --frozen --inexact --python $(PYTHON) --no-default-groups $(RUNTIME)
+	@$(UV) sync --frozen --inexact --python $(PYTHON) --no-default-groups $(RUNTIME)
 	@touch $@
 
 .venv/.dev: .venv/.runtime
