@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import async_playwright
 
 from tests.e2e.console.console_page import ConsolePage
+from tests.e2e.console.line import Line
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -54,10 +56,13 @@ async def browser(chromium: str) -> AsyncIterator[Browser]:
 async def console(suite: Suite, browser: Browser) -> AsyncIterator[ConsolePage]:
     """The console in a fresh browser profile; the test fails if the browser complained of anything unexpected."""
     context = await browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-US")
-    try:
-        console = ConsolePage(await context.new_page(), suite.url)
-        await console.open()
-        yield console
-        assert console.unexpected == []
-    finally:
-        await context.close()
+    context.set_default_timeout(15_000)
+    suite_at = urlsplit(suite.url)
+    async with Line(suite_at.hostname or "", suite_at.port or 80).laid() as line:
+        try:
+            console = ConsolePage(await context.new_page(), f"http://127.0.0.1:{line.port}", line)
+            await console.open()
+            yield console
+            assert console.unexpected == []
+        finally:
+            await context.close()

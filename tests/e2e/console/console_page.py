@@ -11,7 +11,9 @@ from playwright.async_api import expect
 if TYPE_CHECKING:
     from playwright.async_api import ConsoleMessage, Locator, Page
 
-ANSWER_MS = 30_000
+    from tests.e2e.console.line import Line
+
+ANSWER_MS = 15_000
 OVER = re.compile("^(done|stopped|failed)$")
 RECORD = """() => {
   window.seen = [];
@@ -33,6 +35,7 @@ class ConsolePage:
 
     page: Page
     url: str
+    line: Line
     problems: list[str] = field(default_factory=list)
     """What the browser complained of: errors, refused resources, violations of the content security policy."""
     expected: list[str] = field(default_factory=list)
@@ -85,12 +88,3 @@ class ConsolePage:
     async def recorded(self) -> list[dict[str, Any]]:
         seen: list[dict[str, Any]] = await self.page.evaluate("() => window.seen")
         return seen
-
-    async def slow_line(self, bytes_per_second: int) -> None:
-        """Lets everything arrive no faster than this, as on a bad connection; -1 ends it."""
-        session = await self.page.context.new_cdp_session(self.page)
-        await session.send("Network.enable")
-        await session.send(
-            "Network.emulateNetworkConditions",
-            {"offline": False, "latency": 0, "downloadThroughput": bytes_per_second, "uploadThroughput": -1},
-        )

@@ -21,7 +21,7 @@ QUESTION = "What does penstock do?"
 
 async def test_an_answer_appears_piece_by_piece_after_a_typing_indicator(console: ConsolePage) -> None:
     await console.record()
-    await console.slow_line(6_000)
+    console.line.slow = True
     await console.ask(QUESTION)
     await console.expect_state("done")
     seen = await console.recorded()
@@ -58,7 +58,7 @@ async def test_sources_stand_beside_the_answer_and_a_citation_leads_to_its_sente
 
 async def test_the_stop_button_stops_and_the_next_question_is_answered(console: ConsolePage) -> None:
     await expect(console.page.locator("#stop")).to_be_hidden()
-    await console.slow_line(1_500)
+    console.line.slow = True
     await console.send(QUESTION)
     stop = console.page.locator("#stop")
     await expect(stop).to_be_visible()
@@ -67,13 +67,13 @@ async def test_the_stop_button_stops_and_the_next_question_is_answered(console: 
     await console.expect_state("stopped")
     await expect(console.answer).to_contain_text("Stopped")
     await expect(stop).to_be_hidden()
-    await console.slow_line(-1)
+    console.line.slow = False
     await console.ask(QUESTION)
     await console.expect_state("done")
 
 
 async def test_escape_stops(console: ConsolePage) -> None:
-    await console.slow_line(1_500)
+    console.line.slow = True
     await console.send(QUESTION)
     await expect(console.page.locator("#stop")).to_be_visible()
     await console.page.keyboard.press("Escape")
