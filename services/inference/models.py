@@ -192,7 +192,8 @@ class Models:
         except (Failure, TimeoutError) as error:
             if known.reachable is not False:
                 why = error.message if isinstance(error, Failure) else f"no answer within {self._probe_timeout:g} s"
-                _log.warning("engine %s is not in reach: %s", known.engine.name, why)
+                # That there is no Ollama, which is looked for by default, is nothing to warn of; that it went is.
+                _log.log(logging.WARNING if known.reachable else logging.INFO, "%s is not in reach: %s", known.engine.name, why)
             known.reachable = False
             known.models = tuple(replace(model, state=ModelState.UNREACHABLE) for model in known.models)
             return
