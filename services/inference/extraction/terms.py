@@ -51,12 +51,12 @@ class Language(StrEnum):
 
 
 def language(text: str) -> Language:
-    """The language of a text by its letters; a character of Chinese says as much as two letters."""
-    han = 2 * sum(len(run) for run in HAN.findall(text))
+    """The language of a text by its letters; Russian and Chinese name things in Latin, so a third of their own is enough."""
+    han = sum(len(run) for run in HAN.findall(text))
     cyrillic, latin = len(CYRILLIC.findall(text)), len(LATIN.findall(text))
-    if han > max(cyrillic, latin):
+    if 4 * han > han + cyrillic + latin:  # a character of Chinese says as much as several letters
         return Language.CHINESE
-    return Language.RUSSIAN if cyrillic > latin else Language.ENGLISH
+    return Language.RUSSIAN if 2 * cyrillic > latin else Language.ENGLISH
 
 
 def terms(text: str) -> list[str]:

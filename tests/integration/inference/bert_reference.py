@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 # numpy has no error function; between these points a line is right to seven digits.
 GRID = np.linspace(-6, 6, 24_001)
 ERROR_FUNCTION = np.array([math.erf(point) for point in GRID])
@@ -24,9 +24,9 @@ class Reference:
     """Embeds token ids, one text at a time, without padding."""
 
     def __init__(self, path: Path) -> None:
-        self._weights = {name: tensor.astype(np.float64) for name, tensor in load_file(path).items()}
+        self._weights = load_file(path)
 
-    def embed(self, ids: Sequence[int]) -> NDArray[np.float64]:
+    def embed(self, ids: Sequence[int]) -> NDArray[np.float32]:
         words = self._weights["embeddings.word_embeddings.weight"][list(ids)]
         positions = self._weights["embeddings.position_embeddings.weight"][: len(ids)]
         segment = self._weights["embeddings.token_type_embeddings.weight"][0]
@@ -34,7 +34,7 @@ class Reference:
         for layer in range(6):
             hidden = self._layer(hidden, f"encoder.layer.{layer}")
         mean = hidden.mean(axis=0)
-        unit: NDArray[np.float64] = mean / np.linalg.norm(mean)
+        unit: NDArray[np.float32] = mean / np.linalg.norm(mean)
         return unit
 
     def _layer(self, hidden: Array, name: str) -> Array:
