@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from services.experiments.outcomes import Outcomes
     from services.experiments.store import Store
 
-# ruff: noqa: ARG002 - the arguments are gRPC's
-
 
 class ExperimentService(experiment_service_pb2_grpc.ExperimentServiceServicer):
     """Creates experiments and moves them through their life."""

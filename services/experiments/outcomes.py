@@ -82,7 +82,7 @@ class Outcomes:
             variant=arm.variant,
             unit_id=unit_id,
             event_time=datetime.now(UTC),
-            request_id=request_id.replace("\0", ""),
+            request_id=request_id[: _MOST["request_id"]],
         )
         await self._store.record_exposures([exposure])
         return Assigned(key, arm)
@@ -94,12 +94,11 @@ class Outcomes:
             Failure: ASSIGNMENT_NOT_FOUND where the assignment is not what the experiment gives that unit; INVALID_FIELD.
         """
         for index, exposure in enumerate(exposures):
-            _check_exposure(f"exposures[{index}]", exposure)
+            _check_exposure(index, exposure)
         known = await self._experiments(exposure.experiment for exposure in exposures)
         for index, exposure in enumerate(exposures):
             found = known.get(exposure.experiment)
-            expected = assignment_key(exposure.experiment, exposure.variant, exposure.unit_id)
-            if found is None or not _has_variant(found, exposure.variant) or exposure.assignment != expected:
+            if found is None or not _has_variant(found, exposure.variant):
                 raise _unknown_assignment(f"exposures[{index}].assignment", exposure.assignment)
         new = await self._store.record_exposures(exposures)
         return Recorded(new, len(exposures) - new)
@@ -134,7 +133,8 @@ class Outcomes:
         return result
 
 
-def _check_exposure(field: str, exposure: Exposure) -> None:
+def _check_exposure(index: int, exposure: Exposure) -> None:
+    field = f"exposures[{index}]"
     for name, most in _MOST.items():
         text = getattr(exposure, name)
         check_text(f"{field}.{name}", text)
@@ -143,6 +143,10 @@ def _check_exposure(field: str, exposure: Exposure) -> None:
     for name in ("exposure", "unit_id"):
         if not getattr(exposure, name):
             raise invalid_field(f"{field}.{name}", "is empty; it must name something")
+    key = parse_assignment_key(exposure.assignment)
+    expected = assignment_key(exposure.experiment, exposure.variant, exposure.unit_id)
+    if key is None or exposure.assignment != expected:
+        raise _unknown_assignment(f"{field}.assignment", exposure.assignment)
 
 
 def _key_of(index: int, measurement: Measurement) -> AssignmentKey:

@@ -57,6 +57,8 @@ class Postgres:
             "unix_socket_directories": "",
             "shared_buffers": "16MB",
             "io_method": "sync",
+            # What a killed process has written is in the system's memory; only a power cut would need more.
+            "fsync": "off",
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with self._log.open("ab") as log:

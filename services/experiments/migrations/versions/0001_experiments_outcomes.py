@@ -2,7 +2,6 @@
 
 Revision ID: 0001
 """
-# ruff: noqa: INP001 - Alembic loads revisions by path
 
 from alembic import op
 
