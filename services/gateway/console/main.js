@@ -9,8 +9,8 @@ const SAMPLE = "penstock-docs";
 // In English in every language of the page, like the documents that answer them.
 const EXAMPLES = [
   "What does penstock do?",
-  "How does hybrid search work?",
-  "How do I connect a generative model?",
+  "What does each service do?",
+  "How do I connect Ollama?",
 ];
 
 const collection = element("collection", HTMLSelectElement);

@@ -22,7 +22,8 @@ function kindOf(line) {
   if (HEADING.test(line)) return "heading";
   if (/^\s*(?:\*\s*){3,}$|^\s*(?:-\s*){3,}$/.test(line)) return "rule";
   if (LIST_ITEM.test(line)) return /^\s*\d/.test(line) ? "ol" : "ul";
-  return /^\s*\||^ {4}/.test(line) ? "pre" : "p";
+  if (/^\s*\|/.test(line)) return "table";
+  return /^ {4}/.test(line) ? "pre" : "p";
 }
 
 /**
@@ -111,6 +112,7 @@ class BlockWriter {
       return make("pre", {}, make("code", {}, inside));
     }
     if (kind === "pre") return make("pre", {}, make("code", {}, raw));
+    if (kind === "table") return this.table(start, raw);
     if (kind === "ol" || kind === "ul") return this.list(kind, start, raw);
     const lead = kind === "heading" ? HEADING.exec(raw)?.[0].length ?? 0 : 0;
     const node = kind === "heading" ? make("p", { class: "heading" }) : make("p");
@@ -143,6 +145,27 @@ class BlockWriter {
       list.append(item);
     }
     return list;
+  }
+
+  /**
+   * @param {number} start
+   * @param {string} raw
+   */
+  table(start, raw) {
+    const table = make("table");
+    let at = start;
+    for (const line of raw.split("\n")) {
+      const row = make("tr");
+      for (const cell of /^[\s|:-]*$/.test(line) ? [] : line.matchAll(/[^|]+/g)) {
+        if (!cell[0].trim()) continue;
+        const item = make("td");
+        this.inline(item, at + cell.index, at + cell.index + cell[0].length);
+        row.append(item);
+      }
+      if (row.childNodes.length) table.append(row);
+      at += line.length + 1;
+    }
+    return make("div", { class: "table" }, table);
   }
 
   /**

@@ -83,6 +83,9 @@ function card(hit, number, uses) {
     else if (place) spans.push({ ...place, sources: String(index) });
   });
   new MarkdownView(passage).update(hit.text, spans);
+  const [first] = passage.children;
+  // A passage often begins with its document's title, which stands above it already.
+  if (first?.className === "heading" && first.textContent === titleOf(hit)) first.remove();
   const relevance = make("span", { class: "relevance" });
   say(relevance, "relevance", { n: Math.round(100 * (hit.relevance ?? 0)) });
   say(relevance, "relevanceHint", {}, "i18nTitle");

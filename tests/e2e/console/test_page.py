@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # One browser, and so one event loop, serves all tests; each has a profile of its own.
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-QUESTION = "How does hybrid search work?"
+QUESTION = "What does each service do?"
 
 # The contrast of each visible text with what lies behind it, by WCAG 2; the lowest first.
 CONTRAST = """() => {
@@ -117,6 +117,7 @@ async def test_the_page_speaks_other_languages(console: ConsolePage, language: s
     await expect(console.page.locator("#send")).to_have_attribute("aria-label", re.compile(send))
     await expect(console.page.locator("#question")).to_have_attribute("placeholder", re.compile(placeholder))
     await expect(console.answer.locator(".facts summary")).not_to_contain_text("token")
+    assert await console.page.evaluate("() => document.documentElement.scrollWidth") <= 1280
     await console.open()
     await expect(console.page.locator("html")).to_have_attribute("lang", language)
 

@@ -49,6 +49,10 @@ async def render(console: ConsolePage, text: str, spans: list[dict[str, Any]] | 
         ("## Title\nText", '<p class="heading">Title</p><p>Text</p>'),
         ("```py\nx = [1]\n\ny\n```\nafter", "<pre><code>x = [1]\n\ny</code></pre><p>after</p>"),
         ("```\nstill open", "<pre><code>still open</code></pre>"),
+        (
+            "| **a** | b |\n|---|:-:|",
+            '<div class="table"><table><tr><td> <strong>a</strong> </td><td> b </td></tr></table></div>',
+        ),
         ("snake_case_name and 2 * 3 * 4", "<p>snake_case_name and 2 * 3 * 4</p>"),
         ("<b onclick=x>hi</b> &amp;", "<p>&lt;b onclick=x&gt;hi&lt;/b&gt; &amp;amp;</p>"),
         ("[click](javascript:alert(1)) [x](data:text/html,y)", "<p>[click](javascript:alert(1)) x</p>"),
