@@ -35,6 +35,7 @@ DEPTH = 10
 # Chunks asked for, so that ten different documents are among them.
 CHUNKS = 40
 AT_ONCE = 4
+PENDING = document_pb2.DOCUMENT_STATE_PENDING
 BATCH = 50
 MODES = {
     "hybrid": search_pb2.SEARCH_MODE_HYBRID,
@@ -62,21 +63,25 @@ async def ingest(channel: grpc.aio.Channel, collection: str, corpus: list[dict[s
     pending: list[str] = []
     for first in range(0, len(corpus), BATCH):
         inputs = [
-            document_pb2.DocumentInput(document=one["id"], title=one.get("title", ""), text=one["text"], media_type="text/plain")
+            document_pb2.DocumentInput(
+                document=one["id"], title=one.get("title", ""), text=one["text"], media_type="text/plain"
+            )
             for one in corpus[first : first + BATCH]
             if one["text"].strip()
         ]
         request = document_service_pb2.AddDocumentsRequest(collection=collection, documents=inputs)
         response = await documents.AddDocuments(request, timeout=300)
-        pending += [one.document for one in response.documents if one.state != document_pb2.DOCUMENT_STATE_INDEXED]
+        pending += [one.document for one in response.documents if one.state == PENDING]
     for document in pending:
-        request = document_service_pb2.GetDocumentRequest(collection=collection, document=document)
-        while (await documents.GetDocument(request, timeout=10)).document.state != document_pb2.DOCUMENT_STATE_INDEXED:
+        wanted = document_service_pb2.GetDocumentRequest(collection=collection, document=document)
+        while (await documents.GetDocument(wanted, timeout=10)).document.state == PENDING:  # noqa: ASYNC110 - in another process
             await asyncio.sleep(0.2)
     return time.monotonic() - started
 
 
-async def measure(channel: grpc.aio.Channel, collection: str, queries: list[dict[str, Any]], mode: int) -> list[str]:
+async def measure(
+    channel: grpc.aio.Channel, collection: str, queries: list[dict[str, Any]], mode: search_pb2.SearchMode.ValueType
+) -> list[str]:
     """One line of the table: quality, the mode that really served, the median time, the mean relevance of right and wrong."""
     searches: Any = search_service_pb2_grpc.SearchServiceStub(channel)
     room = asyncio.Semaphore(AT_ONCE)

@@ -2,8 +2,8 @@
 
     python benchmarks/search_latency.py --target 127.0.0.1:8080 --chunks 10000
 
-The target is the retrieval service's gRPC, or the gateway's port. Passages have 100 words drawn by Zipf's law from 20000, queries
-have 6, so that both legs have work like that of real text. Every query is a new one: nothing is answered from a cache of vectors.
+The target is the retrieval service's gRPC, or the gateway's port. Passages have 100 words drawn by Zipf's law from 20000,
+queries have 6, so that both legs have work like that of real text. Every query is a new one: no cache of vectors answers it.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from penstock.retrieval.v1 import (
 VOCABULARY = 20_000
 PASSAGE_WORDS = 100
 QUERY_WORDS = 6
+PENDING = document_pb2.DOCUMENT_STATE_PENDING
 BATCH = 200
 MODES = {
     "hybrid": search_pb2.SEARCH_MODE_HYBRID,
@@ -64,14 +65,16 @@ async def ingest(channel: grpc.aio.Channel, collection: str, words: Words, chunk
         ]
         request = document_service_pb2.AddDocumentsRequest(collection=collection, documents=inputs)
         response = await documents.AddDocuments(request, timeout=300)
-        pending += [one.document for one in response.documents if one.state != document_pb2.DOCUMENT_STATE_INDEXED]
+        pending += [one.document for one in response.documents if one.state == PENDING]
     for document in pending:
-        request = document_service_pb2.GetDocumentRequest(collection=collection, document=document)
-        while (await documents.GetDocument(request, timeout=10)).document.state != document_pb2.DOCUMENT_STATE_INDEXED:
+        wanted = document_service_pb2.GetDocumentRequest(collection=collection, document=document)
+        while (await documents.GetDocument(wanted, timeout=10)).document.state == PENDING:  # noqa: ASYNC110 - in another process
             await asyncio.sleep(0.2)
 
 
-async def measure(channel: grpc.aio.Channel, collection: str, queries: list[str], mode: int, at_once: int) -> str:
+async def measure(
+    channel: grpc.aio.Channel, collection: str, queries: list[str], mode: search_pb2.SearchMode.ValueType, at_once: int
+) -> str:
     """One line of the table."""
     searches: Any = search_service_pb2_grpc.SearchServiceStub(channel)
     waiting = iter(queries)

@@ -12,7 +12,8 @@ from uuid import UUID, uuid4
 
 from services.chassis.errors import Failure, Reason, invalid_field
 from services.retrieval.catalog import not_found
-from services.retrieval.parsing import SUPPORTED, UnsupportedMediaTypeError, parse
+from services.retrieval.parsing import SUPPORTED, UnsupportedMediaTypeError
+from services.retrieval.reader_process import Content, read_all
 from services.retrieval.reading import Reading, UnreadableError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from services.retrieval.catalog import Catalog
     from services.retrieval.ingestion import Indexer
+    from services.retrieval.reader_process import Outcome
 
 _log = logging.getLogger(__name__)
 
@@ -113,7 +115,12 @@ class Library:
             Failure: COLLECTION_NOT_FOUND, DOCUMENT_UNREADABLE, UNSUPPORTED_MEDIA_TYPE, INVALID_FIELD, DATABASE_UNAVAILABLE.
         """
         target = (await self._catalog.named([collection]))[0]
-        read = [await asyncio.to_thread(_read, number, one) for number, one in enumerate(incoming)]
+        contents = [Content(one.content, one.media_type, one.document) for one in incoming]
+        outcomes = await read_all(contents)
+        read = [
+            await asyncio.to_thread(_read, number, one, outcome)
+            for number, (one, outcome) in enumerate(zip(incoming, outcomes, strict=True))
+        ]
         _check_unique(read)
         lease = uuid4()
         kept = await self._records.put(target.uid, read, lease)
@@ -146,20 +153,20 @@ class Library:
         self._indexer.wake()
 
 
-def _read(number: int, incoming: Incoming) -> Read:
-    """Reads one document; runs in a thread. Failures name the field of the request."""
+def _read(number: int, incoming: Incoming, outcome: Outcome) -> Read:
+    """Makes a document of what was read; runs in a thread. Failures name the field of the request."""
     name = f"documents[{number}].{'text' if isinstance(incoming.content, str) else 'data'}"
-    try:
-        media_type, reading = parse(incoming.content, media_type=incoming.media_type, document=incoming.document)
-    except UnreadableError as error:
-        raise invalid_field(name, f"the content {error}", Reason.DOCUMENT_UNREADABLE) from error
-    except UnsupportedMediaTypeError as error:
+    if isinstance(outcome, UnreadableError):
+        raise invalid_field(name, f"the content {outcome}", Reason.DOCUMENT_UNREADABLE)
+    if isinstance(outcome, UnsupportedMediaTypeError):
+        media_type = outcome.args[0][:256]
         raise Failure(
             Reason.UNSUPPORTED_MEDIA_TYPE,
-            f"{name}: there is no reader for {error.args[0]!r}; send one of {', '.join(SUPPORTED)}",
-            metadata={"media_type": error.args[0][:256], "field": name},
+            f"{name}: there is no reader for {media_type!r}; send one of {', '.join(SUPPORTED)}",
+            metadata={"media_type": media_type, "field": name},
             violations=[(name, "no reader for this media type")],
-        ) from error
+        )
+    media_type, reading = outcome
     content = incoming.content
     content_hash = hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
     if "\x00" in incoming.document or "\x00" in incoming.title:

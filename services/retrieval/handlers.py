@@ -1,5 +1,5 @@
 """The services of collections, documents and search. Their methods are documented in the protos."""
-# ruff: noqa: D102 - see above; every method has the arguments that gRPC gives it
+# ruff: noqa: D102 - see above
 
 from __future__ import annotations
 

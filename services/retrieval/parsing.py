@@ -72,11 +72,16 @@ def parse(content: str | bytes, *, media_type: str = "", document: str = "") -> 
         UnreadableError: it is not what it is given as, or there is no text in it.
         UnsupportedMediaTypeError: there is no reader for it.
     """
-    kind = _given(media_type) or _told(content, document)
+    kind = media_type_of(content, media_type, document)
     reading = _read(content, kind)
     if not reading.text.strip():
         raise UnreadableError("holds no text")
     return kind, reading
+
+
+def media_type_of(content: str | bytes, media_type: str, document: str) -> str:
+    """What to read the content as: see `parse`, whose failures are raised here already where they can be told."""
+    return _given(media_type) or _told(content, document)
 
 
 def _given(media_type: str) -> str:

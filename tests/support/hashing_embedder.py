@@ -3,11 +3,14 @@
 It stands in for inference where a test is about retrieval; the end-to-end tests use the real embedder.
 """
 
+# ruff: noqa: ARG002 - methods have the arguments that gRPC gives them
+
+from __future__ import annotations
+
 import math
 import zlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import grpc.aio
 from penstock.inference.v1 import (
     embedding_pb2,
     embedding_service_pb2,
@@ -21,6 +24,9 @@ from services.chassis.errors import Failure, Reason
 from services.chassis.server import Served, new_server
 from services.chassis.settings import ServerSettings
 from tests.support.ports import free_port
+
+if TYPE_CHECKING:
+    import grpc.aio
 
 NAME = "hashing"
 DIMENSIONS = 64

@@ -102,10 +102,11 @@ class Retrieval:
         request = collection_service_pb2.CreateCollectionRequest(
             collection=collection_pb2.Collection(collection=collection, **fields), request_id=request_id
         )
-        return (await self.collections.CreateCollection(request, timeout=20)).collection
+        created: collection_service_pb2.CreateCollectionResponse = await self.collections.CreateCollection(request, timeout=20)
+        return created.collection
 
     async def add(
-        self, *documents: dict[str, Any] | document_pb2.DocumentInput, collection: str = "docs", timeout: float = 30
+        self, *documents: dict[str, Any] | document_pb2.DocumentInput, collection: str = "docs", seconds: float = 30
     ) -> list[document_pb2.Document]:
         request = document_service_pb2.AddDocumentsRequest(
             collection=collection,
@@ -114,21 +115,27 @@ class Retrieval:
                 for one in documents
             ],
         )
-        return list((await self.documents.AddDocuments(request, timeout=timeout)).documents)
+        return list((await self.documents.AddDocuments(request, timeout=seconds)).documents)
 
     async def get(self, document: str, collection: str = "docs") -> document_pb2.Document:
         request = document_service_pb2.GetDocumentRequest(collection=collection, document=document)
-        return (await self.documents.GetDocument(request, timeout=20)).document
+        found: document_service_pb2.GetDocumentResponse = await self.documents.GetDocument(request, timeout=20)
+        return found.document
 
     async def delete(self, document: str, collection: str = "docs") -> None:
         request = document_service_pb2.DeleteDocumentRequest(collection=collection, document=document)
         await self.documents.DeleteDocument(request, timeout=20)
 
     async def search(
-        self, query: str, *collections: str, mode: int = search_pb2.SEARCH_MODE_HYBRID, **fields: Any
+        self,
+        query: str,
+        *collections: str,
+        mode: search_pb2.SearchMode.ValueType = search_pb2.SEARCH_MODE_HYBRID,
+        **fields: Any,
     ) -> search_service_pb2.SearchResponse:
         request = search_service_pb2.SearchRequest(collections=collections or ["docs"], query=query, mode=mode, **fields)
-        return await self.searches.Search(request, timeout=20)
+        response: search_service_pb2.SearchResponse = await self.searches.Search(request, timeout=20)
+        return response
 
     async def found(self, query: str, *collections: str, **fields: Any) -> list[str]:
         """The documents found, best first."""
@@ -138,7 +145,7 @@ class Retrieval:
         """Waits until the documents are searchable."""
         async with asyncio.timeout(seconds):
             for document in documents:
-                while (await self.get(document, collection)).state != INDEXED:
+                while (await self.get(document, collection)).state != INDEXED:  # noqa: ASYNC110 - in another process
                     await asyncio.sleep(0.1)
 
 

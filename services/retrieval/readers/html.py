@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Final
 
 from selectolax.lexbor import LexborHTMLParser
 
-from services.retrieval.reading import Writing
+from services.retrieval.reading import UnreadableError, Writing
 
 if TYPE_CHECKING:
     from selectolax.lexbor import LexborNode
 
     from services.retrieval.reading import Reading
 
-_DROPPED: Final = (
-    "script style noscript template nav aside form button select dialog svg canvas iframe object head"
-)
+_DROPPED: Final = "script style template nav footer aside form button select dialog svg canvas iframe object head"
 _HEADINGS: Final = {"h1": 1, "h2": 2, "h3": 3, "h4": 4, "h5": 5, "h6": 6}
 _BLOCK_TAGS: Final = (
     "address article blockquote body caption dd details div dl dt fieldset figcaption figure footer header hr html li main ol p "
@@ -26,15 +24,23 @@ _BLOCKS: Final = frozenset(_BLOCK_TAGS.split()) | frozenset(_HEADINGS)
 _CLOSE: Final = frozenset({"li", "tr", "dt", "dd"})
 _SPACES: Final = re.compile(r"[ \t\n\r\f\u00a0]+")
 _TEXT: Final = "-text"
+_TAG: Final = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9-]*)")
+# These have no content, or are closed by the next of their kind.
+_NEVER_NESTED_TAGS: Final = (
+    "area base br col embed hr img input link meta param source track wbr p li dt dd option optgroup tr td th thead tbody tfoot"
+)
+_NEVER_NESTED: Final = frozenset(_NEVER_NESTED_TAGS.split())
+_MOST_DEPTH: Final = 2_000
 # Below this many characters a <main> is a shell that a script would have filled.
 _LEAST_MAIN: Final = 200
 
 
 def read(text: str) -> Reading:
     """Reads the page; menus, forms and scripts are left out. The title is that of the page, or else its first heading."""
+    _check_depth(text)
     tree = LexborHTMLParser(text)
-    named = tree.css_first("title", default=None)
-    title = _SPACES.sub(" ", named.text()).strip() if named else ""
+    titles = tree.css("title")
+    title = _SPACES.sub(" ", titles[0].text()).strip() if titles else ""
     tree.strip_tags(_DROPPED.split())
     root = _main(tree)
     writing = _Walk()
@@ -44,6 +50,21 @@ def read(text: str) -> Reading:
     if not title and reading.headings:
         return writing.out.reading(reading.headings[0].title)
     return reading
+
+
+def _check_depth(text: str) -> None:
+    """Refuses what is nested so deep that it was made to do harm: the parser's time grows with the square of the depth."""
+    opened: dict[str, int] = {}
+    depth = 0
+    for match in _TAG.finditer(text):
+        closing, name = match[1], match[2].lower()
+        if name in _NEVER_NESTED:
+            continue
+        before = opened.get(name, 0)
+        opened[name] = max(0, before - 1) if closing else before + 1
+        depth += opened[name] - before
+        if depth > _MOST_DEPTH:
+            raise UnreadableError(f"is HTML nested deeper than {_MOST_DEPTH} elements")
 
 
 def _main(tree: LexborHTMLParser) -> LexborNode | None:

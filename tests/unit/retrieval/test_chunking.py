@@ -1,12 +1,28 @@
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.retrieval.chunking import MOST_TOKENS, chunk, estimate_tokens
-from services.retrieval.reading import Heading
 from services.retrieval.readers import markdown
+from services.retrieval.reading import Heading
 
 WORDS = st.sampled_from(
-    ["word", "Слово", "猫在睡觉", "a.", "т.е. ", "конец.\n\n", "结束。", "\n# Heading\n", "x" * 900, "1,234", " ", "\n", "| a | b |\n"]
+    [
+        "word",
+        "Слово",
+        "猫在睡觉",
+        "a.",
+        "т.е. ",
+        "конец.\n\n",
+        "结束。",
+        "\n# Heading\n",
+        "x" * 900,
+        "1,234",
+        " ",
+        "\n",
+        "| a | b |\n",
+    ]
 )
 TEXTS = st.lists(st.one_of(WORDS, st.text(max_size=30)), max_size=300).map(" ".join)
 
@@ -29,7 +45,7 @@ def test_sentences_stay_whole_and_overlap() -> None:
     text = " ".join(f"Sentence number {number} says something of its own." for number in range(100))
     chunks = list(chunk(text))
     assert all(one.text.startswith("Sentence") and one.text.endswith("own.") for one in chunks)
-    assert all(before.end > after.start for before, after in zip(chunks, chunks[1:], strict=False))
+    assert all(before.end > after.start for before, after in pairwise(chunks))
     assert max(estimate_tokens(one.text) for one in chunks) > MOST_TOKENS / 2
 
 
