@@ -77,7 +77,9 @@ class LlamaCppModel:
 
     def embed(self, inputs: Sequence[str]) -> Embeddings:
         """Embeds all inputs. Raises Failure, CONTEXT_TOO_LONG among others."""
-        answer = msgspec.json.decode(self._server.handle_embeddings(msgspec.json.encode({"input": list(inputs)}).decode()))
+        # llama.cpp refuses an empty text; a blank says as little.
+        request = msgspec.json.encode({"input": [text or " " for text in inputs]}).decode()
+        answer = msgspec.json.decode(self._server.handle_embeddings(request))
         if "error" in answer:
             raise _failure(self._name, answer["error"])
         rows = sorted(answer["data"], key=lambda row: row["index"])
