@@ -29,6 +29,7 @@ class Subject:
         embedder: Its model that embeds; empty where it has none.
         absent: An engine of the same technology whose server is not there; None where there is no server.
         busy: How many generations the engine itself says it is working on; None where it cannot be asked from outside.
+        long: Tokens to ask for where a generation has to last; they fit into the context.
         ignores_names: The server takes any model's name for its only model.
     """
 
@@ -37,6 +38,7 @@ class Subject:
     embedder: str = ""
     absent: Engine | None = None
     busy: Callable[[], Awaitable[int]] | None = None
+    long: int = 12_000
     ignores_names: bool = False
 
     def generation(self, question: str = "What does a penstock carry?", **settings: Any) -> Generation:

@@ -16,8 +16,6 @@ from tests.contract.engines.subject import collect
 if TYPE_CHECKING:
     from tests.contract.engines.subject import Subject
 
-LONG = 12_000
-
 
 @pytest.fixture
 def writer(subject: Subject) -> Subject:
@@ -98,7 +96,7 @@ async def test_generations_at_the_same_time_keep_apart(writer: Subject) -> None:
 
 
 async def test_closing_the_stream_stops_the_engine_within_100_ms(writer: Subject) -> None:
-    events = writer.engine.generate(writer.generation(max_tokens=LONG))
+    events = writer.engine.generate(writer.generation(max_tokens=writer.long))
     async with aclosing(events):
         assert isinstance(await anext(events), Delta)
         if writer.busy is None:
@@ -111,7 +109,7 @@ async def test_cancelling_the_task_stops_the_engine_within_100_ms(writer: Subjec
     begun = asyncio.Event()
 
     async def consume() -> None:
-        async with aclosing(writer.engine.generate(writer.generation(max_tokens=LONG))) as events:
+        async with aclosing(writer.engine.generate(writer.generation(max_tokens=writer.long))) as events:
             async for _ in events:
                 begun.set()
 
@@ -159,7 +157,7 @@ async def test_a_prompt_beyond_the_context_is_refused_with_the_reason(writer: Su
 
 
 async def test_closing_the_engine_ends_its_generations(writer: Subject) -> None:
-    events = writer.engine.generate(writer.generation(max_tokens=LONG))
+    events = writer.engine.generate(writer.generation(max_tokens=writer.long))
     first = await anext(events)
     rest = asyncio.create_task(collect(events))
     await writer.engine.close()
