@@ -92,6 +92,7 @@ class Searcher:
         sparse = query_vector(query)
         reasons = {target.collection: _without_vectors(target, query) for target in targets}
         by_words = [target for target in targets if mode == SearchMode.SPARSE or reasons[target.collection]]
+        prepared = time.monotonic()
         vectors = await self._embed([target for target in targets if target not in by_words], query)
         embedded = time.monotonic()
         found = await asyncio.gather(
@@ -103,7 +104,7 @@ class Searcher:
         ended = time.monotonic()
         served = SearchMode.SPARSE if len(by_words) == len(targets) else mode
         note = "" if mode == SearchMode.SPARSE else " ".join(dict.fromkeys(filter(None, reasons.values())))
-        timings = SearchTimings(embedding=embedded - started, store=ended - embedded, total=ended - started)
+        timings = SearchTimings(embedding=embedded - prepared, store=ended - embedded, total=ended - started)
         return Found(tuple(hits), served, note, timings)
 
     async def _embed(self, targets: Sequence[Collection], query: str) -> dict[UUID, Sequence[float]]:
