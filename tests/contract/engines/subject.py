@@ -29,6 +29,7 @@ class Subject:
         embedder: Its model that embeds; empty where it has none.
         absent: An engine of the same technology whose server is not there; None where there is no server.
         busy: How many generations the engine itself says it is working on; None where it cannot be asked from outside.
+        notices: Seconds within which that count shows that a client is gone.
         long: Tokens to ask for where a generation has to last; they fit into the context.
         ignores_names: The server takes any model's name for its only model.
     """
@@ -38,6 +39,7 @@ class Subject:
     embedder: str = ""
     absent: Engine | None = None
     busy: Callable[[], Awaitable[int]] | None = None
+    notices: float = 0.1
     long: int = 12_000
     ignores_names: bool = False
 

@@ -95,17 +95,17 @@ async def test_generations_at_the_same_time_keep_apart(writer: Subject) -> None:
     assert all(len(ends) == 1 and text.strip() for text, _, ends in done)
 
 
-async def test_closing_the_stream_stops_the_engine_within_100_ms(writer: Subject) -> None:
+async def test_closing_the_stream_stops_the_engine_at_once(writer: Subject) -> None:
     events = writer.engine.generate(writer.generation(max_tokens=writer.long))
     async with aclosing(events):
         assert isinstance(await anext(events), Delta)
         if writer.busy is None:
             return
         assert await writer.busy() == 1
-    assert await idle_after(writer) < 0.1
+    assert await idle_after(writer) < writer.notices
 
 
-async def test_cancelling_the_task_stops_the_engine_within_100_ms(writer: Subject) -> None:
+async def test_cancelling_the_task_stops_the_engine_at_once(writer: Subject) -> None:
     begun = asyncio.Event()
 
     async def consume() -> None:
@@ -120,7 +120,7 @@ async def test_cancelling_the_task_stops_the_engine_within_100_ms(writer: Subjec
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     if writer.busy is not None:
-        assert await idle_after(writer) < 0.1
+        assert await idle_after(writer) < writer.notices
     # The engine is as good as before.
     _, _, ends = await collect(writer.engine.generate(writer.generation(max_tokens=3)))
     assert len(ends) == 1
