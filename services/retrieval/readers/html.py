@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _DROPPED: Final = "script style template noscript nav footer aside form button select dialog svg iframe object head"
 _HEADINGS: Final = {"h1": 1, "h2": 2, "h3": 3, "h4": 4, "h5": 5, "h6": 6}
 _BLOCK_TAGS: Final = (
-    "address article blockquote body caption dd details div dl dt fieldset figcaption figure footer header hr html li main ol p "
-    "pre section summary table tbody tfoot thead tr ul"
+    "address article blockquote body caption dd details div dl dt fieldset figcaption figure footer header hr html li main ol "
+    "p pre section summary table tbody tfoot thead tr ul"
 )
 _BLOCKS: Final = frozenset(_BLOCK_TAGS.split()) | frozenset(_HEADINGS)
 _CLOSE: Final = frozenset({"li", "tr", "dt", "dd"})
