@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
 from services.chassis.errors import Failure
@@ -31,8 +32,9 @@ class ConfigurationFeed:
 
     async def run(self) -> None:
         """Follows the store until cancelled."""
-        async for _ in self._store.changes():
-            await self._refresh()
+        async with aclosing(self._store.changes()) as changes:
+            async for _ in changes:
+                await self._refresh()
 
     async def end_with(self, draining: asyncio.Event) -> None:
         """Ends all watches once `draining` is set."""

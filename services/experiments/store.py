@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from services.experiments.experiments import Experiment, Page, State
@@ -92,7 +92,7 @@ class Store(Protocol):
     async def configuration(self) -> Configuration:
         """The configuration as of now."""
 
-    def changes(self) -> AsyncIterator[None]:
+    def changes(self) -> AsyncGenerator[None]:
         """Yields whenever the configuration may have changed, by whichever process, and once at first; never ends."""
 
     async def record_exposures(self, exposures: Sequence[Exposure]) -> int:

@@ -14,7 +14,7 @@ from services.experiments.store import Configuration, Exposure, Outcome, Outcome
 from services.experiments.stores.refusals import already_exists, request_id_reused
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Iterable, Sequence
 
 
 class MemoryStore:
@@ -77,7 +77,7 @@ class MemoryStore:
         running = [one for one in self._experiments.values() if one.state is State.RUNNING]
         return Configuration(self._revision, tuple(sorted(running, key=lambda one: self._started[one.id])))
 
-    async def changes(self) -> AsyncIterator[None]:
+    async def changes(self) -> AsyncGenerator[None]:
         """See `Store`."""
         while True:
             changed = self._changed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from contextlib import aclosing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +18,7 @@ from services.experiments.store import Configuration, Exposure, Outcome, Outcome
 from services.experiments.stores.refusals import already_exists, request_id_reused
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Iterable, Sequence
 
     from asyncpg import Record
 
@@ -135,14 +136,14 @@ class PostgresStore:
         rows = await self._fetch(_CONFIGURATION)
         return Configuration(rows[0]["revision"], tuple(_experiment(row) for row in rows if row["experiment"] is not None))
 
-    async def changes(self) -> AsyncIterator[None]:
+    async def changes(self) -> AsyncGenerator[None]:
         """See `Store`."""
         listening = True
         while True:
             try:
                 with outages():
-                    async with self._pool.acquire(timeout=5) as connection:
-                        async for _ in _notices(connection):
+                    async with self._pool.acquire(timeout=5) as connection, aclosing(_notices(connection)) as notices:
+                        async for _ in notices:
                             listening = True
                             yield
             except Failure:
@@ -190,7 +191,7 @@ class PostgresStore:
         return int(tag.rsplit(" ", 1)[1])
 
 
-async def _notices(connection: Connection) -> AsyncIterator[None]:
+async def _notices(connection: Connection) -> AsyncGenerator[None]:
     """Yields at first, and at each notice; ends or raises when the connection is lost."""
     heard = asyncio.Event()
 

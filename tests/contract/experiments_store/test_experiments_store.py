@@ -13,11 +13,10 @@ from penstock.assignment import Arm, RequestType, Unit
 
 from services.chassis.errors import Failure, Reason
 from services.experiments.experiments import Design, Direction, Experiment, Metric, State
-from services.experiments.store import Exposure, Outcome, OutcomeTally, Store
+from services.experiments.store import Exposure, Outcome, OutcomeTally
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-    from typing import Any
+    from services.experiments.store import Store
 
 NOW = datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=UTC)
 
@@ -139,8 +138,7 @@ async def test_the_configuration_holds_what_runs_in_order_of_start(store: Store)
 
 async def test_a_change_is_told(store: Store) -> None:
     await store.create(experiment("e1"), "")
-    stream: AsyncGenerator[None, Any] = store.changes()  # type: ignore[assignment]  # closed below
-    async with aclosing(stream) as changes:
+    async with aclosing(store.changes()) as changes:
         await asyncio.wait_for(anext(changes), 5)
         await store.move("e1", State.DRAFT, State.RUNNING)
         await asyncio.wait_for(anext(changes), 1)
