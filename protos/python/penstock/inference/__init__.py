@@ -1,0 +1,1 @@
+"""Stubs of the inference service, by version."""

@@ -1,0 +1,1 @@
+"""Stubs of the retrieval service, by version."""

@@ -1,0 +1,1 @@
+"""Stubs of penstock.errors.v1, generated from the protos."""

@@ -1,0 +1,1 @@
+"""Stubs of penstock.experiments.v1, generated from the protos."""

@@ -1,0 +1,1 @@
+"""Stubs of penstock.inference.v1, generated from the protos."""

@@ -1,0 +1,1 @@
+"""Stubs of penstock.retrieval.v1, generated from the protos."""
