@@ -1,4 +1,4 @@
-"""A suite started for a measurement, as a user starts it, and what its processes hold in memory."""
+"""A suite started for a measurement, as a user starts it."""
 
 from __future__ import annotations
 
@@ -13,22 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from benchmarks.memory import by_owner
 from deploy.local.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from benchmarks.memory import Memory
+
 ROOT: Final = Path(__file__).resolve().parents[1]
 _READY: Final = "penstock is ready"
 _COMMAND: Final = (sys.executable, "-m", "deploy.local")
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Megabytes (10^6 bytes) of a process and those below it. RSS counts pages that processes share once for each of them."""
-
-    rss: float
-    pss: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +46,11 @@ class Suite:
         assert isinstance(environment, dict)  # noqa: S101 - for the type checker
         return str(environment[f"{service.upper()}_ADDRESS"])
 
-    def memory(self) -> dict[str, Memory]:
-        """Memory by the launcher's name for the process; what a process started counts with it."""
+    def memory(self) -> dict[str, list[Memory]]:
+        """Memory of each process, by the launcher's name for it; what a process started counts with it."""
         processes = self.run()["processes"]
         assert isinstance(processes, dict)  # noqa: S101 - for the type checker
-        names = {int(pid): str(name) for name, pid in processes.items()} | {self.launcher: "launcher"}
-        parents = _parents()
-        held: dict[str, Memory] = dict.fromkeys(names.values(), Memory(0.0, 0.0))
-        for pid in parents:
-            owner = pid
-            while owner in parents and owner not in names:
-                owner = parents[owner]
-            if owner in names:
-                name = names[owner]
-                part = _memory(pid)
-                held[name] = Memory(held[name].rss + part.rss, held[name].pss + part.pss)
-        return held
+        return by_owner({int(pid): str(name) for name, pid in processes.items()} | {self.launcher: "launcher"})
 
 
 @contextmanager
@@ -102,22 +86,3 @@ def _wait(process: subprocess.Popen[bytes], log: Path, began: float, limit_s: fl
             return time.monotonic() - began
         time.sleep(0.02)
     raise RuntimeError(f"the suite did not get ready within {limit_s:g} s:\n{log.read_text(errors='replace')}")
-
-
-def _parents() -> dict[int, int]:
-    parents: dict[int, int] = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return parents
-
-
-def _memory(pid: int) -> Memory:
-    try:
-        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return Memory(0.0, 0.0)
-    fields = dict(line.split(":", 1) for line in rollup.splitlines()[1:])
-    return Memory(*(int(fields[name].split()[0]) * 1024 / 1e6 if name in fields else 0.0 for name in ("Rss", "Pss")))
