@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _MARKER: Final = re.compile(r"(?P<space>\s*)[\[【](?P<numbers>\d{1,3}(?:\s*[,，;]\s*\d{1,3})*)[\]】]")
 # What may be the beginning of a marker, with the space before it, waits for the rest: at most this many characters.
 _LONGEST: Final = 48
+_FENCE: Final = re.compile(r"^[ \t]*```", re.MULTILINE)
 _BEGINNING: Final = re.compile(r"\s*(?:[\[【][\d\s,，;]*)?$")
 
 
@@ -92,7 +93,7 @@ class CitationChecker:
         while match := _MARKER.search(self._held):
             before, self._held = self._held[: match.start()], self._held[match.end() :]
             plain += self._grow(before)
-            if self._in_code():
+            if self._in_code(spaced=bool(match["space"])):
                 plain += self._grow(match[0])
                 continue
             numbers = [int(number) for number in re.findall(r"\d+", match["numbers"])]
@@ -121,8 +122,12 @@ class CitationChecker:
             return len(self._held)
         return beginning.start()
 
-    def _in_code(self) -> bool:
-        return self._text.count("`") % 2 == 1
+    def _in_code(self, *, spaced: bool) -> bool:
+        """Whether the brackets are an index in code: in a fence, or stuck to a word after an open backtick of their line."""
+        if len(_FENCE.findall(self._text)) % 2 == 1:
+            return True
+        line = self._text[self._text.rfind("\n") + 1 :]
+        return not spaced and line.count("`") % 2 == 1 and (line[-1].isalnum() or line[-1] in "_])")
 
     def _sentence(self) -> tuple[int, int]:
         """The span of the sentence before the marker; markers side by side share one."""

@@ -57,6 +57,8 @@ def test_marker_cites_the_sentence_before_it() -> None:
         ("It is long [1][2]", "It is long [1][2]", [1, 2]),
         ("管道很长。【2】", "管道很长。[2]", [2]),
         ("Use `a[7]` here [1].", "Use `a[7]` here [1].", [1]),
+        ("Run `make ask` or `make run. [1] Then wait. [2]", "Run `make ask` or `make run. [1] Then wait. [2]", [1, 2]),
+        ("```\na [1]\n```\nIt is long. [2]", "```\na [1]\n```\nIt is long. [2]", [2]),
         ("A list [of things] and [ref-1].", "A list [of things] and [ref-1].", []),
         ("An open end [", "An open end [", []),
         ("An open end [1", "An open end [1", []),
