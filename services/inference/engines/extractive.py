@@ -26,8 +26,8 @@ NAME: Final = "extractive"
 WIDE: Final = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 TOKEN: Final = re.compile(rf"\s*(?:[{WIDE}]|[^\s{WIDE}]+)")
 TOKENS_PER_DELTA: Final = 4
-# Sentences worth embedding: those that words rank first. 10 take about 40 ms on one core.
-EMBEDDED_SENTENCES: Final = 10
+# Sentences worth embedding: those that words rank first. 8 take about 35 ms on one core.
+EMBEDDED_SENTENCES: Final = 8
 # Characters of a sentence that are embedded; the rest changes its vector little and costs time.
 EMBEDDED_CHARACTERS: Final = 200
 # More text than this is weighed in a thread, as it would hold the event loop for over 5 ms.

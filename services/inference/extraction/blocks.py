@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 FENCE: Final = re.compile(r"^\s*(```|~~~)")
 HEADING: Final = re.compile(r"^\s{0,3}#{1,6}\s+(.*?)\s*#*\s*$")
@@ -18,6 +18,8 @@ RULE_ROW: Final = re.compile(r"^[\s|:+=-]+$")
 IMAGE: Final = re.compile(r"!\[[^\]]*\]\([^)]*\)")
 LINK: Final = re.compile(r"\[([^\]]+)\]\([^)\s]+(?:\s+\"[^\"]*\")?\)")
 EMPHASIS: Final = re.compile(r"(?<![\w*])(\*\*|__|\*|_)(?=\S)(.+?)(?<=\S)\1(?![\w*])")
+RUN_IN: Final = re.compile(r"^(\*\*|__)([^*_]{1,40})\.\1\s+(?=\S)")  # **Decision.** It is ...
+ADDRESS: Final = re.compile(r"<((?:https?|mailto):[^<>\s]+)>")
 TAG: Final = re.compile(r"</?[a-zA-Z][^<>]{0,200}>|<!--.*?-->")
 WIDE: Final = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3000-\u303f\uff00-\uffef"
 WIDE_GAP: Final = re.compile(rf"(?<=[{WIDE}])\s+(?=[{WIDE}])")
@@ -33,20 +35,28 @@ class Block:
 
 
 def blocks(text: str) -> Iterator[Block]:
-    """Blocks in their order. Headings, code and table heads are no blocks; a short code sample ends the sentence it follows."""
-    reader = _Reader()
-    for line in text.replace("\ufeff", "").splitlines():
+    """Blocks in their order. Headings, code and table heads are none; a sample of one line is, or ends what leads in to it."""
+    lines = text.replace("\ufeff", "").splitlines()
+    reader = _Reader(in_code=_begins_in_code(lines))
+    for line in lines:
         yield from reader.read(line)
     yield from reader.flush()
+
+
+def _begins_in_code(lines: Sequence[str]) -> bool:
+    """Whether a passage was cut out of a document in the middle of a fence. A fence that names a language opens."""
+    fences = [line.strip() for line in lines if FENCE.match(line)]
+    named = next((place for place, fence in enumerate(fences) if fence not in {"```", "~~~"}), len(fences))
+    return named % 2 == 1
 
 
 class _Reader:
     """Reads lines one by one; holds the block it is in."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, in_code: bool) -> None:
         self._lines: list[str] = []
-        self._code: list[str] | None = None
-        self._fenced = False
+        self._code: list[str] | None = [] if in_code else None
+        self._fenced = in_code
         self._heading = ""
         self._blank = True
         self._margin = 0  # where the text of the list item around us begins
@@ -74,10 +84,13 @@ class _Reader:
 
     def flush(self) -> Iterator[Block]:
         """Ends the block at hand."""
-        text = _plain(" ".join(self._lines))
+        text = " ".join(self._lines)
         self._lines = []
-        if text:
-            yield Block(text, self._heading)
+        heading = self._heading
+        if run_in := RUN_IN.match(text):
+            heading, text = f"{heading} {run_in[2]}".strip(), text[run_in.end() :]
+        if text := _plain(text):
+            yield Block(text, heading)
 
     def _read_prose(self, line: str) -> Iterator[Block]:
         if heading := HEADING.match(line):
@@ -121,7 +134,9 @@ class _Reader:
     def _end_code(self) -> Iterator[Block]:
         code = [line for line in self._code or () if line]
         self._code, self._fenced = None, False
-        if len(code) == 1 and len(code[0]) <= SHORT_CODE and self._leads_in():
+        if len(code) == 1 and len(code[0]) <= SHORT_CODE and "`" not in code[0]:
+            if not self._leads_in():
+                yield from self.flush()
             self._lines.append(f"`{code[0]}`.")
         yield from self.flush()
 
@@ -136,7 +151,7 @@ def _plain(text: str) -> str:
 
 
 def _prose(text: str) -> str:
-    text = LINK.sub(r"\1", IMAGE.sub("", text))
+    text = ADDRESS.sub(r"\1", LINK.sub(r"\1", IMAGE.sub("", text)))
     text = TAG.sub("", EMPHASIS.sub(r"\2", EMPHASIS.sub(r"\2", text)))
     gap = (text[:1].isspace() and " ") or ""
     end = (text[1:][-1:].isspace() and " ") or ""

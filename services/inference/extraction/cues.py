@@ -36,6 +36,10 @@ ASKS_DEFINITION: Final = re.compile(
 DEFINES: Final = re.compile(
     r"^[`*\"'«“”»)]*\s*(?:[(（][^()（）]{0,80}[)）]\s*|\w+\s+){0,2}?(?:(?:is|are|was|were|means|это|является|были|был)\b|[—–]|是|指|为)"
 )
+ARTICLE: Final = re.compile(r"^(?:an?|the)\s+", re.IGNORECASE)
+ASKS_ITSELF: Final = re.compile(r"[?？][\"'”’»)\]`.]*$")
+# It announced a list or a sample that is not here.
+LEADS_IN: Final = re.compile(r"[:：]$")
 PLAIN_WORD: Final = re.compile(r"[(\"'«“]?[^\W\d_]+(?:['’-][^\W\d_]+)*[)\"'»”]?[.,;:!?]?$")
 
 
@@ -50,14 +54,16 @@ def subject(question: str) -> str:
     return next((name.strip(" `'\"«»“”").casefold() for name in found.groups() if name), "") if found else ""
 
 
-def form(text: str, subject: str, *, number: bool) -> float:
+def form(text: str, subject: str = "", *, number: bool = False) -> float:
     """What the form of a sentence says for or against it, as a factor about 1."""
     factor = 1.0
     if number and NUMBER.search(text):
         factor *= 1 + NUMBER_BONUS
-    if subject and _defines(text, subject):
-        factor *= 1 + DEFINITION_BONUS
+    if subject:
+        factor *= _definition(text, subject)
     factor /= 1 + max(0, len(text) - LONG_CHARACTERS) / (4 * LONG_CHARACTERS)
+    if ASKS_ITSELF.search(text) or LEADS_IN.search(text):
+        factor /= 2
     return factor if _is_prose(text) else factor / 2
 
 
@@ -67,7 +73,11 @@ def _is_prose(text: str) -> bool:
     return len(words) < FEW_WORDS or HAN.search(text) is not None or plain >= PROSE_SHARE * len(words)
 
 
-def _defines(text: str, subject: str) -> bool:
-    """Whether the sentence opens with the subject and goes on to say what it is."""
-    at = text.casefold().find(subject)
-    return 0 <= at < OPENING_CHARACTERS and DEFINES.match(text[at + len(subject) :]) is not None
+def _definition(text: str, subject: str) -> float:
+    """More for a sentence that opens with the subject, and most for one that goes on to say what it is."""
+    at = ARTICLE.sub("", text).casefold().find(subject)
+    if not 0 <= at < OPENING_CHARACTERS:
+        return 1.0
+    following = ARTICLE.sub("", text)[at + len(subject) :]
+    opens = at <= 1 and not following[:1].isalnum() and not following.startswith((".", "/", "-", "_", "<"))
+    return (1 + DEFINITION_BONUS * opens) * (1 + DEFINITION_BONUS * (DEFINES.match(following) is not None))

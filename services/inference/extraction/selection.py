@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from services.inference.extraction import cues
 from services.inference.extraction.blocks import blocks
 from services.inference.extraction.sentences import sentences
-from services.inference.extraction.terms import question_terms, terms
+from services.inference.extraction.terms import HAN, question_terms, terms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +26,7 @@ LEXICAL_SHARE: Final = 0.35
 # Further sentences must be worth this share of the best one.
 FURTHER_SHARE: Final = 0.65
 MOST_SENTENCES: Final = 4
+FINAL: Final = tuple(".!?…。！？:：")
 SAME_SHARE: Final = 0.8
 K1: Final = 0.8
 B: Final = 0.4
@@ -36,7 +37,8 @@ PASSAGE_RARITY: Final = 0.5
 # A term found elsewhere in the passage covers this much of itself.
 PASSAGE_COVERAGE: Final = 0.5
 NUMBERING: Final = re.compile(r"^\(?\d{1,2}[.)]\s+(?=\S)")
-DRAWING: Final = re.compile(r"[\u2500-\u259f]")
+# Diagrams, and lines of links or paths set apart by dots or arrows.
+DRAWING: Final = re.compile(r"[\u2500-\u259f]|(?:\s[·•|→].*){3}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +71,14 @@ class Weighed:
         lexical: Weight of its words, 0 to 1, relative to the best candidate.
         coverage: Share of the question's words, by weight, that it, its heading and its passage hold, 0 to 1.
         cosine: Its nearness to the question, where an embedder told it.
-        score: What it is worth beside the others, 0 to about 1.
+        form: What its form says for or against it, a factor about 1.
+        score: What it is worth beside the others, 0 to about 2.
     """
 
     candidate: Candidate
     lexical: float
     coverage: float
+    form: float = 1.0
     cosine: float | None = None
     score: float = 0.0
 
@@ -104,17 +108,22 @@ def candidates(passages: Sequence[tuple[str, str]]) -> list[Candidate]:
 
 
 def _split(text: str) -> list[tuple[str, str]]:
-    found = [(NUMBERING.sub("", sentence), block.heading) for block in blocks(text) for sentence in sentences(block.text)]
-    # A text that is indented as a whole is still a text.
-    return found or [(sentence, "") for block in blocks(textwrap.dedent(text)) for sentence in sentences(block.text)]
+    """Sentences with their headings. What is indented as a whole is still a text."""
+    for reading in (text, textwrap.dedent(text)):
+        found = [
+            (NUMBERING.sub("", sentence), block.heading) for block in blocks(reading) for sentence in sentences(block.text)
+        ]
+        if found:
+            return found
+    return []
 
 
 def finished(sentence: str) -> str:
     """The sentence with a full stop where its source, a list or a table, gave it none."""
-    bare = sentence.rstrip(" ,;:，；：、")
-    if bare.rstrip("\"'”’»)]」』）》`")[-1:] in tuple(".!?…。！？") or bare[-1:] in tuple(".!?…。！？"):
+    bare = sentence.rstrip(" ,;，；、")
+    if bare.rstrip("\"'”’»)]」』）》`").endswith(FINAL):
         return bare
-    return bare + ("。" if re.search(r"[\u4e00-\u9fff」』）》]$", bare) else ".")
+    return bare + ("。" if HAN.search(bare[-2:]) else ".")
 
 
 def weigh(question: str, found: Sequence[Candidate], context: str = "") -> list[Weighed]:
@@ -134,14 +143,14 @@ def weigh(question: str, found: Sequence[Candidate], context: str = "") -> list[
             presence = candidate.terms[term] or _echo(term, candidate, near)
             score += rarity[term] * presence * (K1 + 1) / (presence + norm)
             coverage += rarity[term] * max(min(1.0, presence), PASSAGE_COVERAGE)
-        score *= cues.form(candidate.text, subject, number=number)
         scores.append(score / (1 + 0.03 * (candidate.passage - 1)))
         coverages.append(coverage / total)
     best = max(scores, default=0.0) or 1.0
-    return [
-        Weighed(candidate, score / best, coverage, score=score / best)
-        for candidate, score, coverage in zip(found, scores, coverages, strict=True)
-    ]
+    weighed = []
+    for candidate, score, coverage in zip(found, scores, coverages, strict=True):
+        form = cues.form(candidate.text, subject, number=number)
+        weighed.append(Weighed(candidate, score / best, coverage, form, score=form * score / best))
+    return weighed
 
 
 def _rarity(found: Sequence[Candidate], wanted: dict[str, float]) -> dict[str, float]:
@@ -208,7 +217,7 @@ def with_cosines(weighed: Sequence[Weighed], cosines: Sequence[float]) -> list[W
     share = LEXICAL_SHARE * max((one.coverage for one in weighed), default=0.0)
     nearest = max((*cosines, COSINE_FLOOR))
     return [
-        replace(one, cosine=cosine, score=share * one.lexical + (1 - share) * max(0.0, cosine) / nearest)
+        replace(one, cosine=cosine, score=one.form * (share * one.lexical + (1 - share) * max(0.0, cosine) / nearest))
         for one, cosine in zip(weighed, cosines, strict=True)
     ]
 
@@ -222,4 +231,7 @@ def weigh_for_summary(found: Sequence[Candidate]) -> list[Weighed]:
         for candidate in found
     ]
     best = max(scores, default=0.0) or 1.0
-    return [Weighed(candidate, score / best, 1.0, score=score / best) for candidate, score in zip(found, scores, strict=True)]
+    return [
+        Weighed(candidate, score / best, 1.0, score=cues.form(candidate.text) * score / best)
+        for candidate, score in zip(found, scores, strict=True)
+    ]

@@ -9,7 +9,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # Latin and Cyrillic ends need a gap after them, Chinese ends do not. Closing quotes and brackets belong to the sentence.
-END: Final = re.compile(r"(?P<mark>[.!?…]+)[\"'”’»)\]]*(?=\s|$)|[。！？!?]+[”’」』）》\"]*(?=[^\s]|$)|[。！？]+[”’」』）》\"]*")
+END: Final = re.compile(
+    r"(?P<mark>[.!?…]+)[\"'”’»)\]]*(?=\s|$)|[。！？]+[”’」』）》\"]*|[!?]+[”’」』）》\"]*(?=[\u3400-\u9fff])",
+)
+CODE: Final = re.compile(r"`[^`]*`")
 WORD_BEFORE: Final = re.compile(r"[\w.\-]+$")
 # After these a sentence goes on, whatever follows.
 GOES_ON: Final = """
@@ -31,7 +34,8 @@ PLACE: Final = frozenset({"г", "д", "с", "п"})  # «г. Москва», «д
 def sentences(block: str) -> Iterator[str]:
     """Sentences in their order, each with its final punctuation; joined they are the block but for the gaps."""
     start = 0
-    for end in END.finditer(block):
+    # What stands in code ends nothing.
+    for end in END.finditer(CODE.sub(lambda code: "`" * len(code.group()), block)):
         if end.end() <= start or not _ends(block, start, end):
             continue
         sentence = block[start : end.end()].strip()

@@ -34,6 +34,7 @@ SPLITS = [
     ("他说：“你好！”然后走了。版本3.5发布了。", ["他说：“你好！”", "然后走了。", "版本3.5发布了。"]),
     ("《战国无双3》（2009年。）是游戏。", ["《战国无双3》（2009年。）", "是游戏。"]),
     ("", []),
+    ('Ask it: `ask Q="Is it? Yes. No."`. Then wait.', ['Ask it: `ask Q="Is it? Yes. No."`.', "Then wait."]),
     ("2. It asks inference to embed. Then it searches.", ["2. It asks inference to embed.", "Then it searches."]),
 ]
 
@@ -67,6 +68,12 @@ def test_code_is_no_prose_but_a_short_sample_ends_its_sentence() -> None:
     assert [block for block, _ in read(text)] == ["Start it with: `make run`.", "More.", "Long:", "End."]
 
 
+def test_a_passage_may_begin_or_end_within_code() -> None:
+    assert [block for block, _ in read("x = 1\ny = 2\n```\n\nIt runs.\n\n```sh\nmake\n```")] == ["It runs.", "`make`."]
+    assert [block for block, _ in read("```\n\nIt runs.\n\n```sh\nmake run\nmake test\n")] == ["It runs."]
+    assert [block for block, _ in read("It runs.\n\n```sh\nmake run\nmake test")] == ["It runs."]
+
+
 def test_a_table_row_is_its_cells_and_the_head_is_left_out() -> None:
     text = "| name | default |\n|---|:-:|\n| PORT | 8080 |\n| DATA_DIR | |"
     assert [block for block, _ in read(text)] == ["PORT — 8080", "DATA_DIR"]
@@ -75,6 +82,13 @@ def test_a_table_row_is_its_cells_and_the_head_is_left_out() -> None:
 def test_markup_comes_off_and_code_spans_stay() -> None:
     text = "> See [the **docs**](https://a.example/x) and `__main__` or __bold__ _it_. ![alt](x.png)<br> 2*3*4 snake_case_name"
     assert [block for block, _ in read(text)] == ["See the docs and `__main__` or bold it. 2*3*4 snake_case_name"]
+
+
+def test_a_bold_head_that_runs_in_is_a_heading() -> None:
+    assert read("# A\n\n**Decision.** experiments streams.\n\n**A penstock** carries. See <https://a.example/>.") == [
+        ("experiments streams.", "A Decision"),
+        ("A penstock carries. See https://a.example/.", "A"),
+    ]
 
 
 def test_lines_of_chinese_join_without_a_gap() -> None:
