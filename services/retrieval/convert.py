@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import TYPE_CHECKING, Final
 
 from google.protobuf import duration_pb2, json_format, struct_pb2, timestamp_pb2
@@ -166,5 +165,5 @@ def of_page_token(token: str) -> str:
     """The place that a token stands for. Raises Failure(INVALID_FIELD) for one that was never given."""
     try:
         return base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise invalid_field("page_token", "is not one that an earlier page gave; begin without one") from error

@@ -7,6 +7,7 @@ It stands in for inference where a test is about retrieval; the end-to-end tests
 
 from __future__ import annotations
 
+import asyncio
 import math
 import zlib
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ class HashingEmbedder(embedding_service_pb2_grpc.EmbeddingServiceServicer, model
         self.port = free_port()
         self.fingerprint = "hashed-words-1"
         self.texts = 0
+        self.delay = 0.0
         self._server: grpc.aio.Server | None = None
 
     @property
@@ -65,6 +67,7 @@ class HashingEmbedder(embedding_service_pb2_grpc.EmbeddingServiceServicer, model
     async def Embed(self, request: embedding_service_pb2.EmbedRequest, context: Any) -> embedding_service_pb2.EmbedResponse:
         if request.model not in {NAME, "", "auto"}:
             raise Failure(Reason.MODEL_NOT_FOUND, f"there is no model {request.model!r}", metadata={"model": request.model})
+        await asyncio.sleep(self.delay)
         self.texts += len(request.inputs)
         return embedding_service_pb2.EmbedResponse(
             embeddings=[embedding_pb2.Embedding(values=_vector(text)) for text in request.inputs],

@@ -81,14 +81,14 @@ class Retrieval:
         self.embedder = embedder
         self.qdrant_folder = folder / "qdrant"
         self.qdrant = ServerProcess("deploy.local.qdrant_edge", folder / "qdrant.log", {"DATA_DIR": str(self.qdrant_folder)})
-        environment = {
+        self.environment = {
             "DATABASE_URL": database_url,
             "QDRANT_URL": f"http://{self.qdrant.address}",
             "INFERENCE_ADDRESS": embedder.address,
             "EXPERIMENTS_ADDRESS": "",
             "INDEX_WAIT_SECONDS": "10",
         }
-        self.service = ServerProcess("services.retrieval", folder / "retrieval.log", environment)
+        self.service = ServerProcess("services.retrieval", folder / "retrieval.log", self.environment)
         channel = self.service.channel
         self.collections: Any = collection_service_pb2_grpc.CollectionServiceStub(channel)
         self.documents: Any = document_service_pb2_grpc.DocumentServiceStub(channel)

@@ -2,15 +2,17 @@
 
 import asyncio
 import signal
+import time
+from pathlib import Path
 from typing import Any
 
 import grpc.aio
 import pytest
 from google.rpc import error_details_pb2, status_pb2
-from penstock.retrieval.v1 import search_pb2
+from penstock.retrieval.v1 import document_service_pb2, document_service_pb2_grpc, search_pb2
 
 from tests.support.postgres import Postgres
-from tests.support.retrieval import INDEXED, PENDING, Retrieval, reason_of
+from tests.support.retrieval import INDEXED, PENDING, Retrieval, ServerProcess, reason_of
 
 SPARSE = search_pb2.SEARCH_MODE_SPARSE
 
@@ -76,6 +78,48 @@ async def test_embedder_down(suite: Retrieval) -> None:
     await suite.embedder.start()
     await suite.becomes_indexed(["d1"])
     await assert_found(suite, 0, 1)
+
+
+async def test_a_deadline_that_nears_is_kept(suite: Retrieval) -> None:
+    await suite.create()
+    suite.embedder.delay = 4.0
+    started = time.monotonic()
+    assert (await suite.add(document(1), seconds=2))[0].state == PENDING
+    assert time.monotonic() - started < 2
+    # The work goes on where it was, instead of beginning again.
+    await suite.becomes_indexed(["d1"])
+    assert suite.embedder.texts == 2
+
+
+async def test_a_caller_that_goes_away_leaves_a_document_that_becomes_searchable(suite: Retrieval) -> None:
+    await suite.create()
+    suite.embedder.delay = 1.0
+    adding = asyncio.create_task(suite.add(document(1)))
+    await asyncio.sleep(0.5)
+    adding.cancel()
+    await suite.becomes_indexed(["d1"])
+
+
+async def test_another_process_ends_what_a_killed_one_began(suite: Retrieval, tmp_path: Path) -> None:
+    other = ServerProcess("services.retrieval", tmp_path / "other.log", suite.environment)
+    try:
+        await other.start()
+        await suite.create()
+        suite.embedder.delay = 1.0
+        adding = asyncio.create_task(suite.add(*(document(number) for number in range(100))))
+        await asyncio.sleep(1.5)
+        await suite.service.kill()
+        with pytest.raises(grpc.aio.AioRpcError):
+            await adding
+        suite.embedder.delay = 0.0
+        documents: Any = document_service_pb2_grpc.DocumentServiceStub(other.channel)
+        request = document_service_pb2.GetDocumentRequest(collection="docs", document="d99")
+        async with asyncio.timeout(50):
+            while (await documents.GetDocument(request, timeout=10)).document.state != INDEXED:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.5)
+    finally:
+        await other.kill()
+        await other.channel.close()
 
 
 async def test_service_killed_while_adding_loses_nothing_acknowledged(suite: Retrieval) -> None:

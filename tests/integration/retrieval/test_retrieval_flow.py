@@ -5,9 +5,12 @@ from typing import Any
 
 import grpc.aio
 import pytest
-from penstock.retrieval.v1 import collection_service_pb2, search_pb2
+from google.protobuf import json_format
+from penstock.retrieval.v1 import collection_service_pb2, document_pb2, search_pb2
 
+from tests.support.postgres import migrate
 from tests.support.retrieval import INDEXED, Retrieval, info_of, reason_of
+from tests.unit.retrieval.test_parsing import pdf, word
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -171,6 +174,39 @@ async def test_a_bad_document_lets_none_in(suite: Retrieval) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await suite.get("good", "bad")
     assert reason_of(caught.value) == "DOCUMENT_NOT_FOUND"
+
+
+async def test_files_of_all_kinds(suite: Retrieval) -> None:
+    await suite.create("files")
+    inputs = [
+        document_pb2.DocumentInput(document="pdf", data=pdf("Penguins swim", "Whales dive")),
+        document_pb2.DocumentInput(document="docx", data=word(heading="Eagles", text="Eagles soar.")),
+        document_pb2.DocumentInput(document="html", data=b"<html><title>Bees</title><body><p>Bees hum.</p></body></html>"),
+        document_pb2.DocumentInput(data="Мыши шуршат по ночам, и коты их слышат.".encode("cp1251")),
+    ]
+    added = await suite.add(*inputs, collection="files")
+    assert [one.state for one in added] == [INDEXED] * 4
+    assert [one.media_type.rpartition("/")[2][:4] for one in added] == ["pdf", "vnd.", "html", "plai"]
+    assert added[3].document.startswith("sha256-")
+    queries = {"whales": "pdf", "soaring eagles": "docx", "humming bee": "html", "мышь шуршит": added[3].document}
+    for query, document in queries.items():
+        assert (await suite.found(query, "files"))[0] == document
+
+
+async def test_metadata_and_title_survive(suite: Retrieval) -> None:
+    await suite.create("facts")
+    facts = {"text": "ж", "number": 1.5, "flag": True, "list": ["a", 2.0, False]}
+    await suite.add({"document": "d/1 ?#", "title": "Über", "text": "facts", "metadata": facts}, collection="facts")
+    kept = await suite.get("d/1 ?#", "facts")
+    assert kept.title == "Über"
+    assert json_format.MessageToDict(kept.metadata) == facts
+    assert json_format.MessageToDict((await suite.search("facts", "facts")).hits[0].metadata) == facts
+
+
+async def test_migrating_again_changes_nothing(suite: Retrieval) -> None:
+    before = await suite.found("cats")
+    migrate(suite.environment["DATABASE_URL"], "retrieval")
+    assert await suite.found("cats") == before != []
 
 
 async def test_counts_and_text(suite: Retrieval) -> None:

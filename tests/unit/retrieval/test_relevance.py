@@ -1,0 +1,37 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.retrieval.relevance import coverage, relevance, similarity
+
+VALUES = st.lists(st.floats(-10, 10), min_size=3, max_size=3)
+
+
+@given(VALUES, VALUES)
+def test_similarity_is_a_share(query: list[float], passage: list[float]) -> None:
+    assert 0 <= similarity(query, passage) <= 1
+
+
+def test_similarity_grows_with_the_cosine_and_not_with_length() -> None:
+    at = [similarity([1.0, 0.0], [cosine, math.sqrt(1 - cosine**2)]) for cosine in (-1, 0, 0.2, 0.42, 0.6, 1)]
+    assert at == sorted(at)
+    assert at[3] == pytest.approx(0.5)
+    assert at[0] < 0.01
+    assert at[-1] > 0.99
+    assert similarity([5.0, 0.0], [3.0, 4.0]) == pytest.approx(similarity([1.0, 0.0], [0.6, 0.8]))
+    assert similarity([0.0, 0.0], [1.0, 0.0]) == similarity([0.0, 1.0], [1.0, 0.0])
+
+
+def test_coverage_weighs_rare_words_more() -> None:
+    rarities = {1: 8.0, 2: 1.0, 3: 1.0}
+    assert coverage(rarities, {1: 0.3}) == 0.8
+    assert coverage(rarities, {2: 2.0, 9: 2.0}) == 0.1
+    assert coverage(rarities, dict.fromkeys(rarities, 1.0)) == 1.0
+    assert coverage({}, {1: 1.0}) == 0.0
+
+
+def test_relevance_is_coverage_alone_where_there_is_no_vector() -> None:
+    assert relevance(0.4, None) == 0.4
+    assert relevance(0.4, 0.8) == pytest.approx(0.6)
