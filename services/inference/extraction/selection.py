@@ -25,6 +25,8 @@ COSINE_FLOOR: Final = 0.38
 LEXICAL_SHARE: Final = 0.35
 # Further sentences must be worth this share of the best one.
 FURTHER_SHARE: Final = 0.65
+# ... and of this share where they come out of another passage, which may speak of something else.
+OTHER_PASSAGE_SHARE: Final = 0.72
 MOST_SENTENCES: Final = 4
 FINAL: Final = tuple(".!?…。！？:：")
 SAME_SHARE: Final = 0.8
@@ -196,6 +198,8 @@ def choose(weighed: Sequence[Weighed], most: int = MOST_SENTENCES) -> list[Candi
     for one in ranked:
         if len(kept) >= most or one.score < FURTHER_SHARE * best.score:
             break
+        if one.candidate.passage != best.candidate.passage and one.score < OTHER_PASSAGE_SHARE * best.score:
+            continue
         if one.answers and not any(_same(one.candidate, other) for other in kept):
             kept.append(one.candidate)
     return _for_reading(kept, best.candidate)
