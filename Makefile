@@ -113,7 +113,7 @@ wheel: .uv/bin/uv ## Build the published wheel into dist/
 
 .PHONY: bench
 bench: .venv/.dev ## Measure the figures of docs/benchmarks.md
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python -m benchmarks.run
 
 .PHONY: clean
 clean: ## Remove what was installed and built; data in DATA_DIR stays

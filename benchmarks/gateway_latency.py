@@ -87,16 +87,17 @@ def mock_engine() -> Iterator[str]:
             process.terminate()
 
 
-def drive(path: Way, connections: int, seconds: float) -> Figures:
+def drive(way: Way, connections: int, seconds: float) -> Figures:
     """One measurement, by a load client in a process of its own. Raises RuntimeError if any answer was wrong."""
-    module, *arguments = path.command
+    module, *arguments = way.command
     limits = ("--connections", str(connections), "--seconds", str(seconds))
-    done = subprocess.run(
-        (sys.executable, "-m", module, *arguments, *limits), cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    command = (sys.executable, "-m", module, *arguments, *limits)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{way.name}, {connections} at once: the load client failed:\n{done.stderr}")
     figures: Figures = json.loads(done.stdout)
     if figures["errors"]:
-        raise RuntimeError(f"{path.name}, {connections} at once: {figures['errors']} errors, first: {figures['error']}")
+        raise RuntimeError(f"{way.name}, {connections} at once: {figures['errors']} errors, first: {figures['error']}")
     return figures
 
 

@@ -1,0 +1,46 @@
+"""Measures all figures of docs/benchmarks.md: `make bench`, or `python -m benchmarks.run [--judged FOLDER...]`."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks import machine
+from benchmarks.suite import ROOT, running
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def run(title: str, *command: str) -> None:
+    """Runs one benchmark in a process of its own; raises CalledProcessError if it fails."""
+    print(f"\n## {title}\n\n    python -m {' '.join(command)}\n", flush=True)
+    subprocess.run((sys.executable, "-m", *command), cwd=ROOT, check=True)
+
+
+def run_search(judged: Sequence[str]) -> None:
+    """Runs what needs a suite that runs already, on one of its own."""
+    with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder, running(Path(folder), {}) as suite:
+        run("Search", "benchmarks.search_latency", "--target", suite.host)
+        if judged:
+            run("Quality of search", "benchmarks.retrieval_quality", *judged, "--target", suite.host)
+
+
+def main() -> None:
+    """Reads the arguments and runs everything."""
+    parser = argparse.ArgumentParser(description="All figures of docs/benchmarks.md.")
+    parser.add_argument("--judged", nargs="+", default=[], help="folders of judged collections, for the quality of search")
+    judged = parser.parse_args().judged
+    print(machine.described(), flush=True)
+    run("First `make run`", "benchmarks.startup", "--fresh")
+    run("Starts and memory", "benchmarks.startup")
+    run("The way through the gateway", "benchmarks.gateway_latency")
+    run_search(judged)
+
+
+if __name__ == "__main__":
+    main()
