@@ -49,7 +49,7 @@ test: check ## Install what is needed, then run all checks and all tests
 test-unit: .venv/.dev ## Run the fast tests only
 	$(BIN)/pytest tests/unit
 
-.venv-vllm/.installed: tests/contract/engines/vllm-requirements.txt
+$(VLLM)/.installed: tests/contract/engines/vllm-requirements.txt
 	@echo "installing vLLM into $(VLLM): some minutes, 2.5 GB"
 	@$(PYTHON) -m venv --clear $(VLLM)
 	@$(VLLM)/bin/pip install -qq --disable-pip-version-check -r $<
@@ -58,14 +58,14 @@ test-unit: .venv/.dev ## Run the fast tests only
 	@touch $@
 
 # One server after the other: each takes 2.5 GB of memory. A server that runs already serves for the tests of what writes.
-VLLM_TESTS := VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python $(BIN)/pytest tests/contract/engines --timeout 600
+VLLM_TESTS := VLLM_PYTHON=$(VLLM)/bin/python $(BIN)/pytest tests/contract/engines --timeout 600
 
 .PHONY: test-vllm
 ifdef VLLM_BASE_URL
 test-vllm: .venv/.dev
 	$(BIN)/pytest tests/contract/engines -k "vllm and not minilm"
 else
-test-vllm: .venv/.dev .venv-vllm/.installed ## Test against a real vLLM, installed for it, or against the one at VLLM_BASE_URL
+test-vllm: .venv/.dev $(VLLM)/.installed ## Test against a real vLLM, installed for it, or against the one at VLLM_BASE_URL
 	$(VLLM_TESTS) -k "vllm and not minilm"
 	$(VLLM_TESTS) -k "vllm and minilm"
 endif

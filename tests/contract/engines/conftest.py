@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.contract.engines.fixture_vllm import vllm_embedder, vllm_writer  # noqa: F401 - fixtures, found by name
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
     from tests.contract.engines.subject import Subject
 
-# Name of the case: where it is opened, and the variable that must be set for it.
+# Name of the case: where it is opened, and the variables of which one must be set for it.
 CASES = {
     "openai-llamacpp": ("fixture_openai.open_llamacpp_server", ""),
-    "openai-vllm": ("fixture_openai.open_vllm", "VLLM_BASE_URL"),
+    "openai-vllm": ("fixture_vllm.open_writer", "VLLM_BASE_URL VLLM_PYTHON"),
+    "openai-vllm-minilm": ("fixture_vllm.open_embedder", "VLLM_PYTHON"),
     "ollama-written": ("fixture_ollama.open_written_server", ""),
     "ollama-real": ("fixture_ollama.open_real_server", "OLLAMA_BASE_URL"),
     "llamacpp": ("fixture_embedded.open_llamacpp", ""),
@@ -25,9 +28,11 @@ CASES = {
     "extractive": ("fixture_embedded.open_extractive", ""),
     "extractive-minilm": ("fixture_embedded.open_extractive_with_minilm", ""),
 }
+# Of servers that take long to start there is one a session: the fixture that gives its address. All others open in a folder.
+SERVED = {"openai-vllm": "vllm_writer", "openai-vllm-minilm": "vllm_embedder"}
 
 
-HERE = [case for case, (_, variable) in CASES.items() if not variable or os.environ.get(variable)]
+HERE = [case for case, (_, needed) in CASES.items() if not needed or any(map(os.environ.get, needed.split()))]
 
 
 @pytest.fixture(params=HERE)
@@ -36,7 +41,8 @@ async def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     opened = getattr(importlib.import_module(f"tests.contract.engines.{module}"), name)
     # One folder for the whole session: models are built once.
     folder: Path = tmp_path_factory.getbasetemp() / "engines"
-    async with opened(folder) as one:
+    where = request.getfixturevalue(SERVED[request.param]) if request.param in SERVED else folder
+    async with opened(where) as one:
         yield one
         if one.absent is not None:
             await one.absent.close()

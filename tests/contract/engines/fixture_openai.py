@@ -1,10 +1,9 @@
-"""The `openai` engine over real servers: llama.cpp's, started here, and vLLM, where VLLM_BASE_URL names one."""
+"""The `openai` engine over a real server: llama.cpp's, started here."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
-from services.inference.engine import Capability
-from services.inference.engines.openai import OpenAIEngine, base_url_of
+from services.inference.engines.openai import OpenAIEngine
 from tests.contract.engines import tiny_llama
 from tests.contract.engines.subject import Subject
 
@@ -65,24 +63,5 @@ async def open_llamacpp_server(folder: Path) -> AsyncIterator[Subject]:
         engine = OpenAIEngine(address)
         try:
             yield Subject(engine, "tiny", "tiny", OpenAIEngine(NOWHERE), busy, ignores_names=True)
-        finally:
-            await engine.close()
-
-
-@asynccontextmanager
-async def open_vllm(folder: Path) -> AsyncIterator[Subject]:  # noqa: ARG001 - as all openers
-    address = os.environ["VLLM_BASE_URL"]
-    engine = OpenAIEngine(address, api_key=os.environ.get("VLLM_API_KEY", ""))
-    async with aiohttp.ClientSession() as session:
-
-        async def busy() -> int:
-            async with session.get(base_url_of(address).removesuffix("/v1") + "/metrics") as response:
-                lines = (await response.text()).splitlines()
-            running = [line for line in lines if line.startswith(("vllm:num_requests_running", "vllm:num_requests_waiting{"))]
-            return round(sum(float(line.rsplit(" ", 1)[1]) for line in running))
-
-        try:
-            models = [model for model in await engine.models() if Capability.GENERATION in model.capabilities]
-            yield Subject(engine, models[0].name, "", OpenAIEngine(NOWHERE), busy)
         finally:
             await engine.close()
