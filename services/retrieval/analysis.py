@@ -22,7 +22,7 @@ import Stemmer  # type: ignore[import-not-found]  # PyStemmer has no types
 from services.retrieval.languages import CJK_RANGES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 # BM25's usual constants: how fast repetition saturates, and how much length counts.
 _K1: Final = 1.2
@@ -34,7 +34,10 @@ AVERAGE_TERMS: Final = 150.0
 _TOKEN: Final = re.compile(f"(?P<cjk>[{CJK_RANGES}]+)|(?P<word>[^\\W_{CJK_RANGES}]+(?:['’][^\\W\\d_{CJK_RANGES}]+)?)")
 _CYRILLIC: Final = re.compile("[\u0400-\u052f]")
 
-_local = threading.local()
+# A stemmer works in a buffer of its own, so only one thread may use it at a time. Their own caches are off: one is enough.
+_stemming = threading.Lock()
+_english = Stemmer.Stemmer("english", 0)
+_russian = Stemmer.Stemmer("russian", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,23 +82,9 @@ def query_vector(text: str) -> SparseVector:
     return SparseVector(tuple(ids), tuple(float(counts[one]) for one in ids))
 
 
+@lru_cache(maxsize=32_768)
 def _stem(word: str) -> str:
-    # A stemmer has a buffer of its own, so a thread needs one of its own.
-    stem = getattr(_local, "stem", None)
-    if stem is None:
-        stem = _local.stem = _stemming()
-    return cast("str", stem(word))
-
-
-def _stemming() -> Callable[[str], str]:
-    english, russian = Stemmer.Stemmer("english"), Stemmer.Stemmer("russian")
-    # The cache below is the only one.
-    english.maxCacheSize = russian.maxCacheSize = 0
-
-    @lru_cache(maxsize=16_384)
-    def stem(word: str) -> str:
+    with _stemming:
         if _CYRILLIC.search(word):
-            return cast("str", russian.stemWord(word.replace("ё", "е")))
-        return cast("str", english.stemWord(word.replace("’", "'")))
-
-    return stem
+            return cast("str", _russian.stemWord(word.replace("ё", "е")))
+        return cast("str", _english.stemWord(word.replace("’", "'")))

@@ -283,6 +283,9 @@ class Indexer:
 
     async def _restore(self, job: Job) -> None:
         """Makes the collection in the store, and all that was in it pending; the job itself stays so for now."""
+        if await self._jobs.content(job) is None:
+            # The store lacks the collection because it was deleted while its documents were indexed.
+            return
         await self._store.ensure(job.collection_uid, job.embedder.dimensions)
         again = await self._jobs.index_anew(job.collection_uid)
         if again:

@@ -32,6 +32,13 @@ def test_coverage_weighs_rare_words_more() -> None:
     assert coverage({}, {1: 1.0}) == 0.0
 
 
-def test_relevance_is_coverage_alone_where_there_is_no_vector() -> None:
-    assert relevance(0.4, None) == 0.4
-    assert relevance(0.4, 0.8) == pytest.approx(0.6)
+def test_relevance_grows_with_coverage_from_0_to_1() -> None:
+    at = [relevance(covered, None) for covered in (0.0, 0.15, 0.3, 0.6, 1.0)]
+    assert at == sorted(at)
+    assert (at[0], at[-1]) == (0.0, 1.0)
+    assert at[1] < 0.25 < at[2] < 0.75 < at[3]
+
+
+def test_relevance_is_the_mean_where_there_is_a_vector() -> None:
+    assert relevance(1.0, 0.6) == pytest.approx(0.8)
+    assert relevance(0.0, 0.6) == pytest.approx(0.3)
