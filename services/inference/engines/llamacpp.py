@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import threading
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from services.chassis.errors import Failure, Reason
-from services.inference.engine import Capability, Delta, End, Model, ModelState
+from services.inference.engine import Capability, Model, ModelState
 from services.inference.engines import memory
 from services.inference.engines.gguf_header import GgufHeader, read_header
 from services.inference.engines.llamacpp_model import LlamaCppModel
+from services.inference.engines.llamacpp_stream import Stream, closed
 from services.inference.prompting import grounded
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ class LlamaCppEngine:
         self._threads = threads or max(1, (os.cpu_count() or 2) - 1)
         self._files: dict[str, _File] = {}
         self._loads: dict[str, tuple[_File, asyncio.Task[_Loaded]]] = {}
-        self._streams: set[_Stream] = set()
+        self._streams: set[Stream] = set()
 
     @property
     def name(self) -> str:
@@ -80,12 +79,12 @@ class LlamaCppEngine:
         loaded = await self._loaded(generation.model)
         if loaded.file.header.pooling:
             raise Failure(Reason.MODEL_CAPABILITY_MISSING, f"model: {generation.model} embeds text and does not generate any")
-        stream = _Stream()
+        stream = Stream()
         self._streams.add(stream)
         try:
             async with loaded.turns:
                 if stream.is_stopped():
-                    raise _closed()
+                    raise closed()
                 working = loaded.start(grounded(generation), stream)
                 try:
                     async for event in stream.events():
@@ -179,7 +178,7 @@ class _Loaded:
         self.executor = executor
         self.turns = turns
 
-    def start(self, generation: Generation, stream: _Stream) -> asyncio.Future[None]:
+    def start(self, generation: Generation, stream: Stream) -> asyncio.Future[None]:
         """Begins a generation in a thread; its events, and its failure, go to the stream."""
 
         def work() -> None:
@@ -197,61 +196,6 @@ class _Loaded:
     def _free(self) -> None:
         self.executor.shutdown()
         del self.model
-
-
-class _Stream:
-    """Events on their way from llama.cpp's thread to the event loop."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._waiting: deque[Event | Failure] = deque()
-        self._ready = asyncio.Event()
-        self._stopped = threading.Event()
-
-    def tell(self, event: Event | Failure) -> None:
-        """From the thread: adds an event, and wakes the loop unless it has been."""
-        self._waiting.append(event)
-        if len(self._waiting) == 1 and not self._stopped.is_set():
-            self._loop.call_soon_threadsafe(self._ready.set)
-
-    def is_stopped(self) -> bool:
-        """From the thread: whether nobody listens any more."""
-        return self._stopped.is_set()
-
-    def stop(self) -> None:
-        """From the loop: nobody listens any more."""
-        self._stopped.set()
-
-    def cut(self) -> None:
-        """From the loop: the engine is closing; the listener is told."""
-        self._stopped.set()
-        self._waiting.append(_closed())
-        self._ready.set()
-
-    async def events(self) -> AsyncGenerator[Event, None]:
-        """Deltas, joined as they wait, then the End. Raises the Failure that was told."""
-        while True:
-            await self._ready.wait()
-            self._ready.clear()
-            texts: list[Delta] = []
-            last: Event | Failure | None = None
-            while self._waiting and last is None:
-                event = self._waiting.popleft()
-                if isinstance(event, Delta):
-                    texts.append(event)
-                else:
-                    last = event
-            if texts:
-                yield Delta("".join(delta.text for delta in texts), sum(delta.tokens for delta in texts))
-            if isinstance(last, Failure):
-                raise last
-            if isinstance(last, End):
-                yield last
-                return
-
-
-def _closed() -> Failure:
-    return Failure(Reason.ENGINE_UNAVAILABLE, "the engine was closed before the answer was complete")
 
 
 def _scan(folder: Path, known: dict[str, _File]) -> dict[str, _File]:
