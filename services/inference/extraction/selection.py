@@ -30,6 +30,8 @@ OTHER_PASSAGE_SHARE: Final = 0.72
 MOST_SENTENCES: Final = 4
 FINAL: Final = tuple(".!?…。！？:：")
 SAME_SHARE: Final = 0.8
+# A question of fewer terms may well stand in a sentence that answers it.
+REPEATED_TERMS: Final = 3
 K1: Final = 0.8
 B: Final = 0.4
 HEADING_WEIGHT: Final = 0.5
@@ -129,7 +131,13 @@ def finished(sentence: str) -> str:
 
 
 def weigh(question: str, found: Sequence[Candidate], context: str = "") -> list[Weighed]:
-    """Weighs candidates by their words (BM25 over sentences); `context`, an earlier question, counts a third."""
+    """Weighs candidates by their words (BM25 over sentences); `context`, an earlier question, counts a third.
+
+    A sentence that repeats a question of several words asks it too, and is left out.
+    """
+    asked = question.strip(" ?？").casefold()
+    if len(question_terms(question)) >= REPEATED_TERMS:
+        found = [candidate for candidate in found if asked not in candidate.text.casefold()]
     wanted = dict.fromkeys(question_terms(context), 1 / 3) | dict.fromkeys(question_terms(question), 1.0)
     rarity = _rarity(found, wanted)
     total = sum(rarity.values()) or 1.0
