@@ -60,7 +60,7 @@ class ServerProcess:
 
     async def kill(self) -> None:
         """Ends it without a word."""
-        if self._process is not None:
+        if self._process is not None and self._process.returncode is None:
             self._process.kill()
             await self._process.wait()
             self._process = None
@@ -87,6 +87,8 @@ class Retrieval:
             "INFERENCE_ADDRESS": embedder.address,
             "EXPERIMENTS_ADDRESS": "",
             "INDEX_WAIT_SECONDS": "10",
+            # The service starts reader processes; gRPC would log each time that it does nothing about that.
+            "GRPC_ENABLE_FORK_SUPPORT": "0",
         }
         self.service = ServerProcess("services.retrieval", folder / "retrieval.log", self.environment)
         channel = self.service.channel
