@@ -156,7 +156,7 @@ async def retrieval(folder: Path, postgres: "Postgres") -> "AsyncIterator[Retrie
     """The service, started, over a database of its own."""
     url = await postgres.new_database("retrieval")
     async with AsyncExitStack() as stack:
-        embedder = HashingEmbedder()
+        embedder = HashingEmbedder()  # type: ignore[abstract]  # the rest of ModelService stays unimplemented
         stack.push_async_callback(embedder.stop)
         suite = Retrieval(folder, url, embedder)
         for server in (suite.qdrant, suite.service):
