@@ -8,6 +8,8 @@ UV := $(CURDIR)/.uv/bin/uv
 export UV
 BIN := .venv/bin
 VLLM := .venv-vllm
+# An environment that exists keeps its interpreter; uv would tear it down for another one.
+PIN := $(if $(wildcard .venv/bin/python),,--python $(PYTHON))
 RUNTIME := --extra inference --extra retrieval --extra experiments --extra gateway --extra migrate --extra local
 Q ?=
 
@@ -22,12 +24,12 @@ help: ## Show this list
 
 .venv/.runtime: uv.lock pyproject.toml protos/python/pyproject.toml | .uv/bin/uv
 	@echo "installing packages into .venv"
-	@$(UV) sync --frozen --inexact --python $(PYTHON) --no-default-groups $(RUNTIME)
+	@$(UV) sync --frozen --inexact $(PIN) --no-default-groups $(RUNTIME)
 	@touch $@
 
 .venv/.dev: .venv/.runtime
 	@echo "installing development packages into .venv"
-	@$(UV) sync --quiet --frozen --inexact --python $(PYTHON) --group dev $(RUNTIME)
+	@$(UV) sync --quiet --frozen --inexact $(PIN) --group dev $(RUNTIME)
 	@touch $@ .venv/.runtime && touch $@
 
 .PHONY: setup
