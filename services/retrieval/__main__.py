@@ -13,6 +13,7 @@ from penstock.retrieval.v1 import (
     search_service_pb2_grpc,
 )
 
+from services.chassis import telemetry
 from services.chassis.channels import open_channel
 from services.chassis.postgres import open_pool
 from services.chassis.server import Served, run
@@ -100,7 +101,9 @@ async def _assigner(stack: AsyncExitStack, settings: RetrievalSettings) -> Assig
     if not settings.experiments_address:
         return None
     channel = await open_channel(stack, settings.experiments_address)
-    return await stack.enter_async_context(Assigner(channel, "retrieval"))
+    assigner = await stack.enter_async_context(Assigner(channel, "retrieval"))
+    telemetry.watch_exposures(assigner.exposures)
+    return assigner
 
 
 if __name__ == "__main__":

@@ -12,24 +12,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Final, Protocol
-from uuid import UUID, uuid4, uuid5
+from typing import TYPE_CHECKING, Final
+from uuid import UUID, uuid4
 
 from services.chassis.call import current_call, enter_call
 from services.chassis.errors import Failure, Reason
-from services.retrieval.analysis import document_vector
-from services.retrieval.chunking import Chunk, chunk
+from services.retrieval.batches import Progress, chunks_of, known_places, points_of
 from services.retrieval.embedding import embed_as
-from services.retrieval.languages import is_known
-from services.retrieval.store import CollectionMissingError, Point
+from services.retrieval.store import CollectionMissingError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
-    from services.retrieval.embedding import Embedder, EmbedderIdentity
-    from services.retrieval.reading import Heading
+    from services.retrieval.chunking import Chunk
+    from services.retrieval.embedding import Embedder
+    from services.retrieval.jobs import Erasure, Job, Jobs
     from services.retrieval.store import Store
 
 _log = logging.getLogger(__name__)
@@ -62,100 +61,6 @@ _OUTAGES: Final = frozenset(
         Reason.STORE_UNAVAILABLE,
     }
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A document to index, under a lease.
-
-    Attributes:
-        document_uid: Which.
-        collection_uid: Its collection.
-        collection: That collection's id.
-        embedder: That collection's embedder.
-        edition: The edition to index.
-        attempts: How often it was begun and not ended, this time included.
-    """
-
-    document_uid: UUID
-    collection_uid: UUID
-    collection: str
-    embedder: EmbedderIdentity
-    edition: int
-    attempts: int
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """What is indexed of a document."""
-
-    text: str
-    title: str
-    headings: tuple[Heading, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Erasure:
-    """Points of the store that nothing needs any more; without a document, a whole collection."""
-
-    id: int
-    collection_uid: UUID
-    document_uid: UUID | None
-    from_edition: int
-    to_edition: int
-
-
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """How many points a collection must at least have."""
-
-    collection_uid: UUID
-    collection: str
-    points: int
-
-
-class Jobs(Protocol):
-    """The queue in the system of record. Every method may raise Failure(DATABASE_UNAVAILABLE)."""
-
-    async def claim(self, lease: UUID, most: int) -> int:
-        """Leases pending documents that nobody works on, and says how many."""
-        ...
-
-    async def leased(self, lease: UUID) -> list[Job]:
-        """The pending documents under a lease."""
-        ...
-
-    async def content(self, job: Job) -> Content | None:
-        """The content of the job's edition; None if the document is gone or has a newer one."""
-        ...
-
-    async def renew(self, lease: UUID) -> None:
-        """Keeps what is under the lease for another while."""
-        ...
-
-    async def finish(self, job: Job, chunk_count: int, vector_count: int) -> None:
-        """Marks the edition indexed and notes that older ones must be erased; or, if it is outdated by now, itself."""
-        ...
-
-    async def give_back(self, lease: UUID, delay: float) -> None:
-        """Ends the lease; what is pending under it is not taken again for `delay` seconds."""
-        ...
-
-    async def postpone(self, job: Job, delay: float) -> None:
-        """The same for one document."""
-        ...
-
-    async def erase(self, most: int, erase: Callable[[Erasure], Awaitable[None]]) -> int:
-        """Carries out erasures that nobody else works on, forgets them, and says how many; what `erase` raises passes."""
-        ...
-
-    async def expected(self) -> list[Expected]:
-        """The points that the documents marked indexed have."""
-        ...
-
-    async def index_anew(self, collection_uid: UUID) -> int:
-        """Makes all indexed documents of a collection pending, and says how many."""
-        ...
 
 
 class Indexer:
@@ -312,13 +217,13 @@ class Indexer:
 
     async def _index_all(self, jobs: Sequence[Job]) -> None:
         """Indexes documents of one collection, their chunks in common batches."""
-        progress = _Progress()
+        progress = Progress()
         pending: list[tuple[Job, Chunk]] = []
         for job in jobs:
             content = await self._jobs.content(job)
             if content is None:
                 continue
-            chunks = await asyncio.to_thread(_chunks, content)
+            chunks = await asyncio.to_thread(chunks_of, content)
             progress.begin(job, len(chunks))
             pending += [(job, one) for one in chunks]
             while len(pending) >= _BATCH:
@@ -326,15 +231,15 @@ class Indexer:
                 del pending[:_BATCH]
         await self._index_batch(pending, progress)
 
-    async def _index_batch(self, batch: Sequence[tuple[Job, Chunk]], progress: _Progress) -> None:
+    async def _index_batch(self, batch: Sequence[tuple[Job, Chunk]], progress: Progress) -> None:
         if batch:
             job = batch[0][0]
-            known = await asyncio.to_thread(_known, batch)
+            known = await asyncio.to_thread(known_places, batch)
             vectors: Iterable[Sequence[float]] = ()
             if known:
                 texts = [batch[place][1].indexed_text for place in known]
                 vectors = await embed_as(self._embedder, job.embedder, texts, collection=job.collection)
-            points = await asyncio.to_thread(_points, batch, dict(zip(known, vectors, strict=True)))
+            points = await asyncio.to_thread(points_of, batch, dict(zip(known, vectors, strict=True)))
             await self._store.write(job.collection_uid, points)
             progress.written(points)
         for job, chunk_count, vector_count in progress.complete():
@@ -378,55 +283,3 @@ class Indexer:
             if count < expected.points:
                 short[expected.collection_uid] = expected.collection
         return short
-
-
-class _Progress:
-    """Tells when all chunks of a document are written."""
-
-    def __init__(self) -> None:
-        self._jobs: dict[UUID, Job] = {}
-        self._left: dict[UUID, int] = {}
-        self._chunks: dict[UUID, int] = {}
-        self._vectors: dict[UUID, int] = {}
-
-    def begin(self, job: Job, chunks: int) -> None:
-        self._jobs[job.document_uid] = job
-        self._left[job.document_uid] = self._chunks[job.document_uid] = chunks
-        self._vectors[job.document_uid] = 0
-
-    def written(self, points: Sequence[Point]) -> None:
-        for point in points:
-            self._left[point.document_uid] -= 1
-            self._vectors[point.document_uid] += point.dense is not None
-
-    def complete(self) -> list[tuple[Job, int, int]]:
-        """Documents that have become complete, with their chunks and vectors."""
-        done = [uid for uid, left in self._left.items() if left == 0]
-        for uid in done:
-            del self._left[uid]
-        return [(self._jobs[uid], self._chunks[uid], self._vectors[uid]) for uid in done]
-
-
-def _chunks(content: Content) -> list[Chunk]:
-    return list(chunk(content.text, title=content.title, headings=content.headings))
-
-
-def _known(batch: Sequence[tuple[Job, Chunk]]) -> list[int]:
-    """Places in the batch whose language the embedder knows; a vector of any other would be found at random."""
-    return [place for place, (job, one) in enumerate(batch) if is_known(one.text, job.embedder.languages)]
-
-
-def _points(batch: Sequence[tuple[Job, Chunk]], vectors: Mapping[int, Sequence[float]]) -> list[Point]:
-    return [
-        Point(
-            uid=uuid5(job.document_uid, f"{job.edition}/{one.ordinal}"),
-            document_uid=job.document_uid,
-            edition=job.edition,
-            start=one.start,
-            end=one.end,
-            text=one.text,
-            dense=vectors.get(place),
-            sparse=document_vector(one.indexed_text),
-        )
-        for place, (job, one) in enumerate(batch)
-    ]
