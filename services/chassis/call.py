@@ -21,11 +21,13 @@ class Call:
         method: Full name, such as `/penstock.inference.v1.GenerationService/Generate`.
         request_id: From `x-request-id`, or made here; in logs, errors and responses.
         deadline: On the clock of `time.monotonic`; None when the caller set none.
+        tenant: From `x-penstock-tenant`: on whose behalf the call is made; empty where nobody said so.
     """
 
     method: str
     request_id: str
     deadline: float | None
+    tenant: str = ""
 
     def remaining(self, most: float | None = None) -> float | None:
         """Seconds until the deadline, never below 0, at most `most`; None when neither bounds the call."""
@@ -50,12 +52,14 @@ def enter_call(call: Call) -> None:
 
 
 def outgoing_metadata() -> tuple[tuple[str, str], ...]:
-    """Metadata that lets the next service carry on the request id and the trace."""
+    """Metadata that lets the next service carry on the request id, the tenant and the trace."""
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
-    request_id = current_call().request_id
-    if request_id:
-        carrier["x-request-id"] = request_id
+    call = current_call()
+    if call.request_id:
+        carrier["x-request-id"] = call.request_id
+    if call.tenant:
+        carrier["x-penstock-tenant"] = call.tenant
     return tuple(carrier.items())
 
 

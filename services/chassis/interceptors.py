@@ -32,6 +32,7 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _log = logging.getLogger(__name__)
 _tracer = trace.get_tracer("penstock")
 _FAR: Final = 3600.0 * 24 * 365
+_LONGEST_TENANT: Final = 256
 
 
 class Interceptor(grpc.aio.ServerInterceptor):
@@ -122,7 +123,8 @@ class Telemetry(Interceptor):
         started = time.monotonic()
         # grpc reports a call without deadline as one of very many seconds.
         deadline = started + left if left is not None and left < _FAR else None
-        enter_call(Call(method=method, request_id=request_id, deadline=deadline))
+        tenant = metadata.get("x-penstock-tenant", "")[:_LONGEST_TENANT]
+        enter_call(Call(method=method, request_id=request_id, deadline=deadline, tenant=tenant))
         parent = propagate.extract(metadata)
         with (
             _tracer.start_as_current_span(method[1:], context=parent, kind=SpanKind.SERVER) as span,

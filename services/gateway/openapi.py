@@ -159,7 +159,7 @@ def _head(schemas: Schemas, rpc: Rpc) -> dict[str, Any]:
 
 def _error_response(schemas: Schemas) -> dict[str, Any]:
     schemas.reference(_REASONS)
-    reasons = schemas.components.pop(_REASONS)
+    reasons = schemas.components[_REASONS]
     prefix = "ERROR_REASON_"
     named = [name.removeprefix(prefix) for name in reasons["enum"] if not name.endswith("_UNSPECIFIED")]
     schemas.components["penstock.Error"] = {

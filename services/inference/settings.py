@@ -30,6 +30,10 @@ class InferenceSettings(ServerSettings):
     connect_seconds: float = Field(default=2.0, gt=0, description="how long connecting to an engine may take")
     first_token_seconds: float = Field(default=120.0, gt=0, description="how long an engine may take to its first content")
     inter_token_seconds: float = Field(default=60.0, gt=0, description="how long an engine may pause between two contents")
+    total_seconds: float = Field(default=600.0, ge=0, description="how long a generation may take in all; 0 for ever")
+    max_concurrency: int = Field(default=512, ge=1, description="how many generations may run at once; more of them wait")
+    tenant_concurrency: int = Field(default=128, ge=0, description="how many of them one tenant may hold; 0 for no limit")
+    max_attempts: int = Field(default=6, ge=1, description="most attempts at one request, before its first content")
 
     @property
     def gguf_folder(self) -> Path:

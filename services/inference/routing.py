@@ -1,0 +1,212 @@
+"""Finds the backends that may answer a request, and picks one: where it is likely to wait least, or where its prefix is known.
+
+A backend is one model on one server. Several servers of one engine, or several engines, may serve a model of the same name;
+these are replicas, and requests are balanced over them. Of two replicas drawn at random the one with the shorter expected wait
+is taken, which is nearly as good as asking all and never sends everyone to the same one. Requests of one conversation go to the
+same replica, which may still hold their prefix in its cache, until that one has clearly more to do than the others.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final
+
+from services.chassis.errors import Failure, Reason
+from services.inference.engine import Role
+from services.inference.models import AUTO
+from services.inference.resilience import Breaker, BreakerLimits, BreakerState, shows_illness
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from services.inference.engine import Engine, Generation
+    from services.inference.models import Found, Models
+
+# How much a finished request counts in the mean time that a backend takes.
+_WEIGHT: Final = 0.2
+# A replica keeps its conversations while it has at most this much more to do than the mean of all.
+_SPILL_FACTOR: Final = 1.25
+_SPILL_SLACK: Final = 4.0
+# Characters of a message that tell conversations apart.
+_PREFIX: Final = 256
+# Backends that have not been used lately are forgotten beyond this many.
+_MOST_BACKENDS: Final = 1024
+
+
+@dataclass(slots=True, eq=False)
+class Backend:
+    """One model on one server, and how it is doing."""
+
+    name: str
+    found: Found
+    breaker: Breaker
+    in_flight: int = 0
+    mean_seconds: float = 0.0
+
+    def enter(self) -> Lease:
+        """Counts a request in."""
+        self.in_flight += 1
+        return Lease(self, self.breaker.enter())
+
+
+class Lease:
+    """One request at a backend, from `Backend.enter` until `end`. Ending it twice does no harm."""
+
+    __slots__ = ("_ticket", "backend", "began", "is_over")
+
+    def __init__(self, backend: Backend, ticket: int) -> None:
+        self.backend = backend
+        self.began = time.monotonic()
+        self.is_over = False
+        self._ticket = ticket
+
+    def seconds(self) -> float:
+        """How long the request has been at the backend."""
+        return time.monotonic() - self.began
+
+    def answered(self) -> None:
+        """The request has come to its end."""
+        if self._end():
+            backend, seconds = self.backend, self.seconds()
+            backend.mean_seconds += (_WEIGHT if backend.mean_seconds else 1.0) * (seconds - backend.mean_seconds)
+            backend.breaker.succeeded(self._ticket)
+
+    def failed(self, failure: Failure) -> None:
+        """The request has failed."""
+        if self._end():
+            if shows_illness(failure):
+                self.backend.breaker.failed(self._ticket)
+            else:
+                self.backend.breaker.left(self._ticket)
+
+    def left(self) -> None:
+        """The request's client has left, or a defect ended it: this tells nothing of the backend."""
+        if self._end():
+            self.backend.breaker.left(self._ticket)
+
+    def _end(self) -> bool:
+        if self.is_over:
+            return False
+        self.is_over = True
+        self.backend.in_flight -= 1
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a request may go.
+
+    Attributes:
+        steps: Replicas of the models to try, model after model; the next only once the one before has failed.
+        affinity: What requests of the same conversation have in common; empty for nothing.
+    """
+
+    steps: tuple[tuple[Backend, ...], ...]
+    affinity: str = ""
+
+
+@dataclass(slots=True)
+class Router:
+    """Finds routes and picks replicas.
+
+    Attributes:
+        models: The models there are.
+        breaker_limits: When backends are left alone.
+        waiting: How many requests wait at an engine's server beside ours, as it says itself; 0 where it says nothing.
+        draw: Picks so many of a sequence.
+    """
+
+    models: Models
+    breaker_limits: BreakerLimits = field(default_factory=BreakerLimits)
+    waiting: Callable[[Engine], float] = lambda _: 0.0
+    draw: Callable[[Sequence[Backend], int], Sequence[Backend]] = random.sample
+    _backends: dict[tuple[int, str], Backend] = field(default_factory=dict)
+    _names: dict[int, str] = field(default_factory=dict)
+
+    def route(self, name: str, affinity: str = "") -> Route:
+        """Where a request for the model goes; `auto`, or the empty name, may go to each engine's best in turn.
+
+        Raises:
+            Failure: MODEL_NOT_FOUND; MODEL_CAPABILITY_MISSING if the model only embeds.
+        """
+        if name in {"", AUTO}:
+            names = dict.fromkeys(found.model.name for found in self.models.auto_writers())
+            return Route(tuple(self._replicas(name) for name in names), affinity)
+        return Route((self._replicas(name),), affinity)
+
+    def choose(self, replicas: Sequence[Backend], affinity: str) -> Backend | None:
+        """Picks one; None where all are left alone for now."""
+        if len(replicas) == 1:
+            return replicas[0] if replicas[0].breaker.lets_through() else None
+        well = [one for one in replicas if one.breaker.lets_through()]
+        if len(well) < 2:  # noqa: PLR2004 - there is nothing to choose from
+            return well[0] if well else None
+        if affinity:
+            home = max(well, key=lambda one: _rank(affinity, one))
+            mean = sum(map(self._load, well)) / len(well)
+            if self._load(home) <= _SPILL_FACTOR * mean + _SPILL_SLACK:
+                return home
+        typical = [one.mean_seconds for one in well if one.mean_seconds]
+        unknown = sum(typical) / len(typical) if typical else 1.0
+        return min(self.draw(well, 2), key=lambda one: (self._load(one) + 1) * (one.mean_seconds or unknown))
+
+    def backends(self) -> Sequence[Backend]:
+        """All backends that have been used and are remembered. A copy, for it may be read from another thread."""
+        return tuple(self._backends.values())
+
+    def _replicas(self, name: str) -> tuple[Backend, ...]:
+        return tuple(self._backend(found) for found in self.models.writers(name))
+
+    def _backend(self, found: Found) -> Backend:
+        key = (id(found.engine), found.model.name)
+        known = self._backends.get(key)
+        if known is None:
+            if len(self._backends) >= _MOST_BACKENDS:
+                self._forget_idle()
+            known = self._backends[key] = Backend(self._name(found.engine), found, Breaker(self.breaker_limits))
+        elif known.found.model is not found.model:
+            known.found = found
+        return known
+
+    def _name(self, engine: Engine) -> str:
+        if not self._names:
+            seen: dict[str, int] = {}
+            for one in self.models.engines:
+                seen[one.name] = number = seen.get(one.name, 0) + 1
+                self._names[id(one)] = one.name if number == 1 else f"{one.name}#{number}"
+        return self._names[id(engine)]
+
+    def _forget_idle(self) -> None:
+        for key, one in list(self._backends.items()):
+            if not one.in_flight and one.breaker.state is BreakerState.CLOSED:
+                del self._backends[key]
+
+    def _load(self, backend: Backend) -> float:
+        return backend.in_flight + self.waiting(backend.found.engine)
+
+
+def _rank(affinity: str, backend: Backend) -> bytes:
+    return blake2b(f"{backend.name}\0{affinity}".encode(), digest_size=8).digest()
+
+
+def affinity_of(session: str, generation: Generation) -> str:
+    """What requests that share a prefix have in common: their session, else how their conversation begins."""
+    if session:
+        return session
+    for message in generation.messages:
+        if message.role is Role.USER:
+            return f"{generation.messages[0].text[:_PREFIX]}\0{message.text[:_PREFIX]}"
+    return ""
+
+
+def left_alone(replicas: Sequence[Backend]) -> Failure:
+    """ENGINE_UNAVAILABLE: all of the model's backends have failed lately."""
+    model, engine = replicas[0].found.model.name, replicas[0].found.engine.name
+    wait = max(0.1, min(one.breaker.opens_in() for one in replicas))
+    message = (
+        f"model {model!r}: engine {engine} has failed repeatedly and is left alone for another {wait:.1f} s; try again then"
+    )
+    return Failure(Reason.ENGINE_UNAVAILABLE, message, metadata={"engine": engine, "model": model}, retry_after=wait)
