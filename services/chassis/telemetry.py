@@ -7,16 +7,20 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from opentelemetry import trace
-from prometheus_client import Counter, Gauge, Histogram, start_http_server
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 from pythonjsonlogger.json import JsonFormatter
 
 from services.chassis.call import current_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from prometheus_client import CollectorRegistry
 
     from services.chassis.settings import ServerSettings
 
@@ -48,6 +52,33 @@ def measure(method: str, started: float) -> Iterator[Outcome]:
         known = method if outcome.code != "UNIMPLEMENTED" else "unknown"
         _handled.labels(known, outcome.code).inc()
         _seconds.labels(known).observe(time.monotonic() - started)
+
+
+class Exposures(Protocol):
+    """Counts of exposures since the start, as `penstock.assigner.Assigner.exposures` keeps them."""
+
+    recorded: int
+    dropped: int
+    refused: int
+
+
+class _ExposureCounts(Collector):
+    def __init__(self, exposures: Exposures) -> None:
+        self._exposures = exposures
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        counts = CounterMetricFamily(
+            "penstock_exposures", "Exposures to experiments, by what became of them.", labels=("outcome",)
+        )
+        counts.add_metric(("recorded",), self._exposures.recorded)
+        counts.add_metric(("dropped",), self._exposures.dropped)
+        counts.add_metric(("refused",), self._exposures.refused)
+        yield counts
+
+
+def watch_exposures(exposures: Exposures, registry: CollectorRegistry = REGISTRY) -> None:
+    """Puts the counts into /metrics. Lost exposures bias an experiment, so they must be seen."""
+    registry.register(_ExposureCounts(exposures))
 
 
 class _CallFilter(logging.Filter):

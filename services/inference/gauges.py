@@ -1,0 +1,78 @@
+"""How inference stands, read when Prometheus asks: queues, circuit breakers, memory of models, caches.
+
+Reading happens in the thread that serves /metrics, so it only takes copies of what the event loop keeps.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import REGISTRY
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from services.inference.resilience import BreakerState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.core import Metric
+
+    from services.inference.admission import Admission
+    from services.inference.models import Models
+    from services.inference.routing import Router
+
+_BREAKER: Final = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
+
+
+class Gauges(Collector):
+    """Reads the state of inference; registers itself."""
+
+    def __init__(self, models: Models, router: Router, admission: Admission, registry: CollectorRegistry = REGISTRY) -> None:
+        self._models = models
+        self._router = router
+        self._admission = admission
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """What Prometheus gets."""
+        yield from self._queues()
+        yield from self._backends()
+        memory = GaugeMetricFamily(
+            "penstock_inference_model_memory_bytes",
+            "Memory that a loaded model takes, as far as its engine tells.",
+            labels=("gen_ai_provider_name", "gen_ai_response_model"),
+        )
+        for listed in self._models.listed():
+            model = listed.model
+            if model.residence is not None:
+                memory.add_metric((model.engine, model.name), model.residence.memory_bytes)
+        yield memory
+
+    def _queues(self) -> Iterator[Metric]:
+        waiting = GaugeMetricFamily("penstock_inference_queue_depth", "Requests that wait for room.", labels=("priority",))
+        running = GaugeMetricFamily("penstock_inference_running", "Requests that have room and work.", labels=("priority",))
+        for priority, load in self._admission.load().items():
+            waiting.add_metric((priority.name.lower(),), load.waiting)
+            running.add_metric((priority.name.lower(),), load.in_use)
+        yield waiting
+        yield running
+
+    def _backends(self) -> Iterator[Metric]:
+        breaker = GaugeMetricFamily(
+            "penstock_inference_breaker_state",
+            "Whether requests go to a backend: 0 closed (they do), 1 half open (one may try), 2 open (they don't).",
+            labels=("backend", "gen_ai_response_model"),
+        )
+        in_flight = GaugeMetricFamily(
+            "penstock_inference_backend_in_flight",
+            "Requests under way at a backend.",
+            labels=("backend", "gen_ai_response_model"),
+        )
+        for backend in list(self._router.backends()):
+            labels = (backend.name, backend.found.model.name)
+            breaker.add_metric(labels, _BREAKER[backend.breaker.state])
+            in_flight.add_metric(labels, backend.in_flight)
+        yield breaker
+        yield in_flight
