@@ -4,7 +4,8 @@
 
 A suite runs with the mock engine behind it. Every round measures every path once, one after the other, so that what else
 happens on the machine falls on all of them alike; printed are medians over the rounds. What a path adds is its latency less
-that of the engine itself in the same round. The engine gives its tokens in one write, at once.
+that of the engine itself in the same round. The engine gives its tokens in one write, at once. What the gateway and the
+inference service use of the processor for one answer hardly depends on what else runs, unlike the latencies.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ _PROMPT: Final = "Say something. tokens=20"
 _CHAT: Final = {"model": "mock", "messages": [{"role": "user", "content": _PROMPT}]}
 _TYPED: Final = {"model": "mock", "prompt": _PROMPT}
 _EVENTS: Final = "text/event-stream"
+_WEIGHED: Final = ("gateway", "inference")
 _ENGINE: Final = {"unary": "engine alone, one JSON body", "stream": "engine alone, SSE"}
 
 
@@ -101,6 +103,14 @@ def drive(way: Way, connections: int, seconds: float) -> Figures:
     return figures
 
 
+def drive_and_weigh(way: Way, connections: int, seconds: float, processes: Mapping[str, int]) -> Figures:
+    """As `drive`, with the processor time that each of the processes used for one answer, in microseconds."""
+    before = {name: machine.processor_seconds(pid) for name, pid in processes.items()}
+    figures = drive(way, connections, seconds)
+    used = {name: machine.processor_seconds(pid) - before[name] for name, pid in processes.items()}
+    return figures | {f"{name}_us": spent * 1e6 / figures["answers"] for name, spent in used.items()}
+
+
 def measure(rounds: int, seconds: float, levels: Sequence[int]) -> dict[int, dict[Way, list[Figures]]]:
     """All figures, by the number of connections and the path, one a round."""
     taken: dict[int, dict[Way, list[Figures]]] = {level: defaultdict(list) for level in levels}
@@ -110,12 +120,13 @@ def measure(rounds: int, seconds: float, levels: Sequence[int]) -> dict[int, dic
         running(Path(folder), {"OPENAI_BASE_URL": f"http://{engine}"}) as suite,
     ):
         ways = paths(engine, suite)
+        processes = {name: suite.process(name) for name in _WEIGHED}
         for way in ways:
             drive(way, max(levels), 1.0)
         for _ in range(rounds):
             for level in levels:
                 for way in ways:
-                    taken[level][way].append(drive(way, level, seconds))
+                    taken[level][way].append(drive_and_weigh(way, level, seconds, processes))
     return taken
 
 
@@ -135,9 +146,11 @@ def report(taken: Mapping[Way, Sequence[Figures]]) -> str:
                 added or _added(figures, alone, "latency_p50_ms"),
                 added or _added(figures, alone, "latency_p99_ms"),
                 f"{_median(figures, 'first_token_p50_ms'):.2f}" if way.kind == "stream" else "",
+                *("–" if added else f"{_median(figures, f'{name}_us'):.0f}" for name in _WEIGHED),
             )
         )
-    return table.render(("path", "a second", "p50 ms", "p99 ms", "added p50", "added p99", "first token p50"), rows)
+    latencies = ("p50 ms", "p99 ms", "added p50", "added p99", "first token p50")
+    return table.render(("path", "a second", *latencies, *(f"{name} CPU us" for name in _WEIGHED)), rows)
 
 
 def _median(figures: Sequence[Figures], name: str) -> float:

@@ -49,6 +49,7 @@ async def drive(plan: Plan) -> Tally:
                 tally.fail(f"{error.code().name}: {error.details()}")
                 continue
             now = time.perf_counter()
+            tally.answers += 1
             if sent >= begin and now <= end:
                 tally.latencies.append(now - sent)
                 tally.first_byte.append(first - sent)

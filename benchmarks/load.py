@@ -40,12 +40,17 @@ class Plan:
 
 @dataclass(slots=True)
 class Tally:
-    """What came of it. Latencies are in seconds; `first_token` is the first piece of an answer that holds a token."""
+    """What came of it.
+
+    Latencies are in seconds; `first_token` is the first piece of an answer that holds a token. `answers` counts all good ones,
+    those of the warm-up too.
+    """
 
     latencies: list[float] = field(default_factory=list)
     first_byte: list[float] = field(default_factory=list)
     first_token: list[float] = field(default_factory=list)
     tokens: int = 0
+    answers: int = 0
     errors: int = 0
     error: str = ""
 
@@ -162,7 +167,9 @@ class Connection(asyncio.Protocol):
         text = b"".join(answer.pieces)
         if not text.startswith(_OK) or self._plan.expect not in text:
             self._tally.fail(text[:400].decode(errors="replace"))
-        elif answer.sent >= self._begin and now <= self._end:
+            return
+        self._tally.answers += 1
+        if answer.sent >= self._begin and now <= self._end:
             tally = self._tally
             tally.latencies.append(now - answer.sent)
             if answer.first_byte is not None:
@@ -193,6 +200,7 @@ def summary(tally: Tally, seconds: float) -> dict[str, float | int | str]:
         "requests": len(tally.latencies),
         "rate": round(len(tally.latencies) / seconds, 1),
         "tokens_per_s": round(tally.tokens / seconds, 1),
+        "answers": tally.answers,
         "errors": tally.errors,
         "error": tally.error,
         "client_cpu_s": round(used.ru_utime + used.ru_stime, 2),

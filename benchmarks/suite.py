@@ -46,6 +46,12 @@ class Suite:
         assert isinstance(environment, dict)  # noqa: S101 - for the type checker
         return str(environment[f"{service.upper()}_ADDRESS"])
 
+    def process(self, name: str) -> int:
+        """The process id behind the launcher's name for it."""
+        processes = self.run()["processes"]
+        assert isinstance(processes, dict)  # noqa: S101 - for the type checker
+        return int(processes[name])
+
     def memory(self) -> dict[str, list[Memory]]:
         """Memory of each process, by the launcher's name for it; what a process started counts with it."""
         processes = self.run()["processes"]
