@@ -15,7 +15,7 @@ COPY --from=build /app/.venv .venv
 COPY services/__init__.py services/__init__.py
 COPY services/chassis services/chassis
 COPY services/inference services/inference
-ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 DATA_DIR=/var/lib/penstock
+ENV PATH=/app/.venv/bin:$PATH GRPC_ENABLE_FORK_SUPPORT=0 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 DATA_DIR=/var/lib/penstock
 ENV GRPC_ADDRESS=0.0.0.0:50051 METRICS_ADDRESS=0.0.0.0:9090
 EXPOSE 50051 9090
 USER 10001:10001

@@ -130,7 +130,13 @@ def _services(settings: Settings, ports: Mapping[str, int], environment: Mapping
             name=name,
             stage="services",
             command=_module(f"services.{name}"),
-            environment={**environment, "GRPC_ADDRESS": at(name), "METRICS_ADDRESS": at(f"{name}_metrics")},
+            environment={
+                **environment,
+                "GRPC_ADDRESS": at(name),
+                "METRICS_ADDRESS": at(f"{name}_metrics"),
+                # gRPC would log about each child process, and its fork handlers are of no use to children that exec.
+                "GRPC_ENABLE_FORK_SUPPORT": "0",
+            },
             after=tuple(after),
             ready=grpc_serves(at(name)),
             address=at(name),
