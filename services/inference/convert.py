@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from google.protobuf import duration_pb2
+from penstock.errors.v1 import error_reason_pb2
 from penstock.experiments.v1 import assignment_pb2
 from penstock.inference.v1 import (
     embedding_pb2,
@@ -15,6 +16,7 @@ from penstock.inference.v1 import (
 )
 
 from services.chassis.status import to_status
+from services.inference.admission import Priority
 from services.inference.engine import (
     Capability,
     Delta,
@@ -27,22 +29,35 @@ from services.inference.engine import (
     Usage,
     UsageSource,
 )
+from services.inference.form_convert import delta_events, form_of, logprob, messages_of, tool_call
 from services.inference.inference import Assignment, Completed, Embedded, Event, Finished, Request, Started, Timings
+from services.inference.resilience import Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from services.inference.models import Listed
+    from services.inference.resilience import Attempt
 
 GenerationMessage: TypeAlias = generation_service_pb2.GenerateRequest | generation_service_pb2.StreamGenerateRequest
 
-_ROLES: Final = {
-    generation_pb2.ROLE_SYSTEM: Role.SYSTEM,
-    generation_pb2.ROLE_USER: Role.USER,
-    generation_pb2.ROLE_ASSISTANT: Role.ASSISTANT,
-}
 _FINISH_REASONS: Final = {
     FinishReason.STOP: generation_pb2.FINISH_REASON_STOP,
     FinishReason.LENGTH: generation_pb2.FINISH_REASON_LENGTH,
     FinishReason.CONTENT_FILTER: generation_pb2.FINISH_REASON_CONTENT_FILTER,
+    FinishReason.TOOL_CALLS: generation_pb2.FINISH_REASON_TOOL_CALLS,
+}
+_PRIORITIES: Final = {
+    generation_pb2.PRIORITY_UNSPECIFIED: Priority.DEFAULT,
+    generation_pb2.PRIORITY_SYSTEM: Priority.SYSTEM,
+    generation_pb2.PRIORITY_INTERACTIVE: Priority.INTERACTIVE,
+    generation_pb2.PRIORITY_DEFAULT: Priority.DEFAULT,
+    generation_pb2.PRIORITY_BULK: Priority.BULK,
+}
+_OUTCOMES: Final = {
+    Outcome.ANSWERED: generation_pb2.ATTEMPT_OUTCOME_ANSWERED,
+    Outcome.FAILED: generation_pb2.ATTEMPT_OUTCOME_FAILED,
+    Outcome.BROKEN: generation_pb2.ATTEMPT_OUTCOME_BROKEN,
 }
 _SOURCES: Final = {
     UsageSource.REPORTED: generation_pb2.USAGE_SOURCE_REPORTED,
@@ -53,11 +68,19 @@ _CAPABILITIES: Final = {
     Capability.GENERATION: model_pb2.CAPABILITY_GENERATION,
     Capability.EMBEDDING: model_pb2.CAPABILITY_EMBEDDING,
     Capability.EXTRACTION: model_pb2.CAPABILITY_EXTRACTION,
+    Capability.TOOLS: model_pb2.CAPABILITY_TOOLS,
+    Capability.JSON_SCHEMA: model_pb2.CAPABILITY_JSON_SCHEMA,
+    Capability.REGEX: model_pb2.CAPABILITY_REGEX,
+    Capability.CHOICE: model_pb2.CAPABILITY_CHOICE,
+    Capability.LOGPROBS: model_pb2.CAPABILITY_LOGPROBS,
+    Capability.ALTERNATIVES: model_pb2.CAPABILITY_ALTERNATIVES,
 }
 _STATES: Final = {
     ModelState.UNLOADED: model_pb2.MODEL_STATE_UNLOADED,
     ModelState.READY: model_pb2.MODEL_STATE_READY,
     ModelState.UNREACHABLE: model_pb2.MODEL_STATE_UNREACHABLE,
+    ModelState.LOADING: model_pb2.MODEL_STATE_LOADING,
+    ModelState.FAILED: model_pb2.MODEL_STATE_FAILED,
 }
 
 
@@ -66,7 +89,7 @@ def request_of(message: GenerationMessage, request_id: str) -> Request:
     if message.HasField("prompt"):
         messages: tuple[Message, ...] = (Message(Role.USER, message.prompt),)
     else:
-        messages = tuple(Message(_ROLES[one.role], "".join(part.text for part in one.parts)) for one in message.messages)
+        messages = messages_of(message.messages)
     assignment = None
     if message.HasField("assignment"):
         given = message.assignment
@@ -82,6 +105,9 @@ def request_of(message: GenerationMessage, request_id: str) -> Request:
         user=message.user,
         conversation=message.conversation,
         assignment=assignment,
+        form=form_of(message),
+        session=message.session,
+        priority=_PRIORITIES[message.priority],
     )
 
 
@@ -96,11 +122,13 @@ def _sampling_of(message: generation_pb2.Sampling) -> Sampling:
     )
 
 
-def event_of(event: Event, request_id: str) -> generation_service_pb2.StreamGenerateResponse:
-    """Writes one event of the stream."""
+def events_of(event: Event, request_id: str) -> Iterable[generation_service_pb2.StreamGenerateResponse]:
+    """Writes one event of the stream: as one message, or several where it holds pieces of tool calls."""
+    return delta_events(event) if isinstance(event, Delta) else (_event(event, request_id),)
+
+
+def _event(event: Started | Usage | Finished, request_id: str) -> generation_service_pb2.StreamGenerateResponse:
     respond = generation_service_pb2.StreamGenerateResponse
-    if isinstance(event, Delta):
-        return respond(delta=generation_service_pb2.GenerationDelta(text=event.text))
     if isinstance(event, Usage):
         return respond(usage=_usage(event))
     if isinstance(event, Started):
@@ -111,6 +139,7 @@ def event_of(event: Event, request_id: str) -> generation_service_pb2.StreamGene
                 variant=event.assignment.variant if event.assignment else "",
                 assignment=_assignment(event.assignment),
                 request_id=event.request_id,
+                attempts=map(_attempt, event.attempts),
             )
         )
     return respond(
@@ -119,15 +148,17 @@ def event_of(event: Event, request_id: str) -> generation_service_pb2.StreamGene
             usage=_usage(event.usage),
             timings=_timings(event.timings),
             error=to_status(event.failure, request_id) if event.failure else None,
+            finish_reasons=[_FINISH_REASONS[reason] for reason in event.finish_reasons],
+            attempts=map(_attempt, event.attempts),
         )
     )
 
 
 def response_of(completed: Completed) -> generation_service_pb2.GenerateResponse:
     """Writes a whole generation."""
-    started, finished = completed.started, completed.finished
+    started, finished, first = completed.started, completed.finished, completed.answers[0]
     return generation_service_pb2.GenerateResponse(
-        text=completed.text,
+        text=first.text,
         finish_reason=_finish_reason(finished),
         usage=_usage(finished.usage),
         model=started.model,
@@ -136,6 +167,18 @@ def response_of(completed: Completed) -> generation_service_pb2.GenerateResponse
         assignment=_assignment(started.assignment),
         timings=_timings(finished.timings),
         request_id=started.request_id,
+        attempts=map(_attempt, finished.attempts),
+        tool_calls=map(tool_call, first.tool_calls),
+        logprobs=map(logprob, first.logprobs),
+        alternatives=[
+            generation_service_pb2.Alternative(
+                text=answer.text,
+                finish_reason=_FINISH_REASONS[reason],
+                tool_calls=map(tool_call, answer.tool_calls),
+                logprobs=map(logprob, answer.logprobs),
+            )
+            for answer, reason in zip(completed.answers, finished.finish_reasons, strict=False)
+        ],
     )
 
 
@@ -189,7 +232,23 @@ def _assignment(assignment: Assignment | None) -> assignment_pb2.Assignment | No
 
 def _timings(timings: Timings) -> generation_pb2.Timings:
     first = None if timings.first_token is None else _duration(timings.first_token)
-    return generation_pb2.Timings(first_token=first, total=_duration(timings.total))
+    queued = _duration(timings.queued) if timings.queued else None
+    return generation_pb2.Timings(first_token=first, total=_duration(timings.total), queued=queued)
+
+
+def _attempt(attempt: Attempt) -> generation_pb2.Attempt:
+    reason = error_reason_pb2.ERROR_REASON_UNSPECIFIED
+    if attempt.reason is not None:
+        reason = error_reason_pb2.ErrorReason.Value(f"ERROR_REASON_{attempt.reason.value}")
+    return generation_pb2.Attempt(
+        engine=attempt.engine,
+        model=attempt.model,
+        backend=attempt.backend,
+        outcome=_OUTCOMES[attempt.outcome],
+        reason=reason,
+        output_tokens=attempt.output_tokens,
+        time=_duration(attempt.seconds),
+    )
 
 
 def _duration(seconds: float) -> duration_pb2.Duration:

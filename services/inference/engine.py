@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from services.inference.form import Form, TokenLogprob, ToolCall, ToolCallDelta
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
@@ -16,6 +18,7 @@ class Role(StrEnum):
     SYSTEM = "system"
     USER = "user"
     ASSISTANT = "assistant"
+    TOOL = "tool"
 
 
 class FinishReason(StrEnum):
@@ -24,6 +27,7 @@ class FinishReason(StrEnum):
     STOP = "stop"
     LENGTH = "length"
     CONTENT_FILTER = "content_filter"
+    TOOL_CALLS = "tool_calls"
 
 
 class UsageSource(StrEnum):
@@ -40,6 +44,12 @@ class Capability(StrEnum):
     GENERATION = "generation"
     EMBEDDING = "embedding"
     EXTRACTION = "extraction"
+    TOOLS = "tools"
+    JSON_SCHEMA = "json_schema"
+    REGEX = "regex"
+    CHOICE = "choice"
+    LOGPROBS = "logprobs"
+    ALTERNATIVES = "alternatives"
 
 
 class ModelState(StrEnum):
@@ -48,14 +58,33 @@ class ModelState(StrEnum):
     UNLOADED = "unloaded"
     READY = "ready"
     UNREACHABLE = "unreachable"
+    LOADING = "loading"
+    FAILED = "failed"
+
+
+class Device(StrEnum):
+    """Where a model runs."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation; the parts of the contract's message are joined."""
+    """One turn of a conversation; the text parts of the contract's message are joined.
+
+    Attributes:
+        role: Who speaks.
+        text: What is said; for TOOL what the tool gave back.
+        tool_calls: Of an ASSISTANT: the calls it asked for.
+        tool_call: Of a TOOL: the id of the call that `text` answers.
+    """
 
     role: Role
     text: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +119,7 @@ class Generation:
         sampling: How tokens are chosen.
         max_tokens: Most tokens to generate; None leaves the engine's limit.
         stop: Sequences that end the text and are left out of it.
+        form: What form the answer is to take.
     """
 
     model: str
@@ -98,6 +128,7 @@ class Generation:
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
+    form: Form = field(default_factory=Form)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,18 +142,36 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """More text: all that the engine had ready, never empty. `tokens` is how many it holds, as far as the engine tells."""
+    """More of the answer: all text that the engine had ready, never empty but beside `tool_calls`.
+
+    Attributes:
+        text: To append.
+        tokens: How many it holds, as far as the engine tells.
+        alternative: Which of the answers side by side it belongs to, from 0.
+        tool_calls: More of the tool calls.
+        logprobs: Of the tokens of `text`, where they were asked for.
+    """
 
     text: str
     tokens: int = 1
+    alternative: int = 0
+    tool_calls: tuple[ToolCallDelta, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The last event of a generation that ended well; sent exactly once."""
+    """The last event of a generation that ended well; sent exactly once.
+
+    Attributes:
+        finish_reason: Why it ended; of the first answer where there are several.
+        usage: What was used up, by all answers together.
+        finish_reasons: Why each of several answers ended, in their order; empty where there is one.
+    """
 
     finish_reason: FinishReason
     usage: Usage
+    finish_reasons: tuple[FinishReason, ...] = ()
 
 
 Event: TypeAlias = Delta | End
@@ -144,6 +193,36 @@ class Embeddings:
 
 
 @dataclass(frozen=True, slots=True)
+class Residence:
+    """How a loaded model lies in memory; what its engine does not tell is None or 0. Times are seconds since the epoch."""
+
+    device: Device | None = None
+    memory_bytes: int = 0
+    running_requests: int = 0
+    loaded: float | None = None
+    last_used: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where a model's weights come from.
+
+    Attributes:
+        quantization: Such as `Q4_K_M` or `F16`; empty where unknown.
+        format: `gguf` or `safetensors`; empty where unknown.
+        path: Relative to MODELS_DIR; empty where they do not lie there.
+        created: Seconds since the epoch; None where unknown.
+        updated: As `created`.
+    """
+
+    quantization: str = ""
+    format: str = ""
+    path: str = ""
+    created: float | None = None
+    updated: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """One model of one engine, as listed. `context_tokens`, `dimensions`, `size_bytes` are 0 where unknown."""
 
@@ -157,6 +236,8 @@ class Model:
     size_bytes: int = 0
     description: str = ""
     fingerprint: str = ""
+    residence: Residence | None = None
+    files: Files | None = None
 
 
 class Engine(Protocol):

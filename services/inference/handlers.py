@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 from penstock.inference.v1 import (
     embedding_service_pb2_grpc,
     generation_service_pb2_grpc,
-    model_service_pb2,
-    model_service_pb2_grpc,
 )
 
 from services.chassis.call import current_call
@@ -21,14 +19,13 @@ if TYPE_CHECKING:
     from penstock.inference.v1 import embedding_service_pb2, generation_service_pb2
 
     from services.chassis.interceptors import Context
-    from services.inference.inference import Inference
-    from services.inference.models import Models
+    from services.inference.serving import Serves
 
 
 class GenerationService(generation_service_pb2_grpc.GenerationServiceServicer):
     """Generates text."""
 
-    def __init__(self, inference: Inference) -> None:
+    def __init__(self, inference: Serves) -> None:
         self._inference = inference
 
     async def Generate(
@@ -48,13 +45,14 @@ class GenerationService(generation_service_pb2_grpc.GenerationServiceServicer):
         request_id = current_call().request_id
         async with aclosing(self._inference.stream(convert.request_of(request, request_id))) as events:
             async for event in events:
-                yield convert.event_of(event, request_id)
+                for message in convert.events_of(event, request_id):
+                    yield message
 
 
 class EmbeddingService(embedding_service_pb2_grpc.EmbeddingServiceServicer):
     """Turns text into vectors."""
 
-    def __init__(self, inference: Inference) -> None:
+    def __init__(self, inference: Serves) -> None:
         self._inference = inference
 
     async def Embed(
@@ -64,18 +62,3 @@ class EmbeddingService(embedding_service_pb2_grpc.EmbeddingServiceServicer):
     ) -> embedding_service_pb2.EmbedResponse:
         """Embeds texts."""
         return convert.embed_response_of(await self._inference.embed(request.model, list(request.inputs)))
-
-
-class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    """Tells which models there are."""
-
-    def __init__(self, models: Models) -> None:
-        self._models = models
-
-    async def ListModels(
-        self,
-        request: model_service_pb2.ListModelsRequest,
-        context: Context,
-    ) -> model_service_pb2.ListModelsResponse:
-        """Lists the models of all engines in reach."""
-        return model_service_pb2.ListModelsResponse(models=[convert.model_of(one) for one in self._models.listed()])

@@ -5,23 +5,36 @@ from __future__ import annotations
 import time
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from penstock.assignment import RequestType
 
+from services.chassis.call import current_call
 from services.chassis.errors import Failure, Reason
-from services.inference.engine import Delta, Generation, Message, Role, Sampling, Usage, UsageSource
+from services.inference.admission import Admission, Permit, Priority
+from services.inference.answers import Gathering
+from services.inference.dispatch import Dispatch, Opened, attempt_of, unended
+from services.inference.engine import Delta, End, Generation, Message, Role, Sampling, Usage
+from services.inference.form import Form
+from services.inference.progress import Progress, Timings
+from services.inference.resilience import Attempt, Outcome, Patience
+from services.inference.routing import Router, affinity_of
+from services.inference.watch import StreamWatch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     from penstock.assignment import Treatment
 
+    from services.chassis.call import Call
+    from services.inference.answers import Answer
     from services.inference.engine import Embeddings, FinishReason, Model, Passage
     from services.inference.models import Found, Models
 
-# Seconds between running counts in a stream: often enough to bill an abort by, too seldom to cost anything.
-_USAGE_EVERY: Final = 1.0
+_ROOM: Final = 512
+
+__all__ = ["Timings"]  # a part of what is finished; its home is `progress`
 
 
 class Assigner(Protocol):
@@ -34,6 +47,14 @@ class Assigner(Protocol):
 
     def expose(self, treatment: Treatment, *, request_id: str, model: str = "", engine: str = "") -> None:
         """Records that the unit met its variant."""
+
+
+class CacheMode(StrEnum):
+    """What a request may have of the response cache; REFRESH generates anew and keeps the answer, BYPASS keeps none."""
+
+    USE = "use"
+    BYPASS = "bypass"
+    REFRESH = "refresh"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +81,9 @@ class Request:
         user: The end user's id, or empty.
         conversation: The conversation's id, or empty.
         assignment: Made already by the calling service, which has recorded the exposure too; nothing is evaluated then.
+        form: What form the answer is to take.
+        session: Id of a session whose requests share most of their prompt, or empty.
+        priority: Who goes first when there is more work than room.
     """
 
     request_id: str
@@ -72,34 +96,47 @@ class Request:
     user: str = ""
     conversation: str = ""
     assignment: Assignment | None = None
+    form: Form = field(default_factory=Form)
+    session: str = ""
+    priority: Priority = Priority.DEFAULT
+    cache: CacheMode = CacheMode.USE
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The first event, sent once the engine has said something: what was decided."""
+    """The first event, sent once an engine has said something: what was decided. The last of `attempts` answers."""
 
     model: str
     engine: str
     assignment: Assignment | None
     request_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """Seconds from the arrival of the request; `first_token` is None when there was none."""
-
-    first_token: float | None
-    total: float
+    attempts: tuple[Attempt, ...] = ()
+    alias: str = ""
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The last event. With `failure` the text is incomplete, and `finish_reason` is None."""
+    """The last event. With `failure` the text is incomplete, and `finish_reason` is None.
+
+    `finish_reasons` says it of each answer where there are several.
+    """
 
     finish_reason: FinishReason | None
     usage: Usage
     timings: Timings
     failure: Failure | None = None
+    finish_reasons: tuple[FinishReason, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLimits:
+    """Seconds, under the caller's deadline: to the first content, between two contents, and in total (0 for no limit)."""
+
+    first_token: float = 120.0
+    inter_token: float = 60.0
+    total: float = 0.0
 
 
 Event: TypeAlias = Started | Delta | Usage | Finished
@@ -107,10 +144,10 @@ Event: TypeAlias = Started | Delta | Usage | Finished
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """A whole generation."""
+    """A whole generation: `answers` has one, or as many as were asked for."""
 
     started: Started
-    text: str
+    answers: tuple[Answer, ...]
     finished: Finished
 
 
@@ -128,65 +165,94 @@ class Inference:
     Args:
         models: The models.
         assigner: Evaluates experiments; None where there are none.
+        router: Finds and picks backends; one over `models` where not given.
+        admission: Hands out room; one with room for 512 where not given.
+        limits: How long a generation may take.
+        patience: How often to try again.
     """
 
-    def __init__(self, models: Models, assigner: Assigner | None) -> None:
+    def __init__(
+        self,
+        models: Models,
+        assigner: Assigner | None,
+        *,
+        router: Router | None = None,
+        admission: Admission | None = None,
+        limits: TimeLimits | None = None,
+        patience: Patience | None = None,
+    ) -> None:
         self._models = models
         self._assigner = assigner
+        self._router = router or Router(models)
+        self._admission = admission or Admission(_ROOM)
+        self._limits = limits or TimeLimits()
+        self._patience = patience or Patience()
 
     async def stream(self, request: Request) -> AsyncGenerator[Event, None]:
         """Streams Started, deltas and running usage, and exactly one Finished.
 
-        Closing it stops the engine. A failure before the first event is raised; a later one is told in Finished, then raised.
+        Closing it stops the engine and gives its place up. A failure before the first event is raised; a later one is told in
+        Finished, then raised.
         """
-        run = _Run(request.request_id)
+        progress = Progress()
+        call = current_call()
         treatment = self._evaluate(request)
-        generation = _treated(request, treatment)
-        assignment = request.assignment or _assignment_of(treatment)
-        found: Found | None = None
+        generation = treated(request, treatment)
+        dispatch = Dispatch(self._router, self._patience, self._limits.first_token, self._deadline(call))
+        permit: Permit | None = None
+        opened: Opened | None = None
         try:
-            found = self._models.writer(generation.model)
-            generation = replace(generation, model=found.model.name)
-            started = Started(found.model.name, found.model.engine, assignment, request.request_id)
-            async with aclosing(found.engine.generate(generation)) as events:
-                async for event in events:
-                    if not run.has_begun:
-                        run.has_begun = True
-                        yield started
-                    if isinstance(event, Delta):
-                        run.count(event)
-                        yield event
-                        if run.usage_is_due():
-                            yield run.usage()
-                    else:
-                        usage = run.completed(event.usage)
-                        yield usage
-                        yield Finished(event.finish_reason, usage, run.timings())
-                        return
-            # An engine that keeps its protocol never gets here.
-            raise Failure(Reason.GENERATION_FAILED, "the engine ended without saying so")  # noqa: TRY301 - ends as all others
+            session = request.session or request.conversation
+            key = session or request.user or request.request_id
+            route = self._router.route(generation.model, affinity_of(session, generation), key)
+            if route.defaults is not None:
+                generation = route.defaults.completed(generation)
+            permit = await self._admission.enter(request.priority, call.tenant or request.user, dispatch.left())
+            progress.queued = permit.queued
+            opened = await dispatch.open(route, generation)
+            lease, event = opened.lease, opened.first
+            yield _started(request, treatment, (*dispatch.attempts, attempt_of(lease, Outcome.ANSWERED)), route.alias)
+            with StreamWatch(lease.backend.found.engine.name, self._limits.inter_token, dispatch.deadline) as watch:
+                while not isinstance(event, End):
+                    now = time.monotonic()
+                    progress.count(event, now)
+                    yield event
+                    if progress.usage_is_due(now):
+                        yield progress.usage()
+                    watch.waits(time.monotonic())
+                    following = await anext(opened.events, None)
+                    watch.goes_on()
+                    if following is None:
+                        raise unended()
+                    event = following
+            lease.answered()
+            usage = progress.completed(event.usage)
+            attempts = (*dispatch.attempts, attempt_of(lease, Outcome.ANSWERED, None, usage.output_tokens or 0))
+            yield usage
+            yield Finished(event.finish_reason, usage, progress.timings(), None, event.finish_reasons, attempts)
         except Failure as failure:
-            if found is not None and failure.reason is Reason.ENGINE_UNAVAILABLE:
-                self._models.suspect(found.engine)
-            if run.has_begun:
-                yield Finished(None, run.usage(), run.timings(), failure)
+            if opened is not None:
+                opened.lease.failed(failure)
+                attempts = (*dispatch.attempts, attempt_of(opened.lease, Outcome.BROKEN, failure.reason, progress.tokens))
+                yield Finished(None, progress.usage(), progress.timings(), failure, attempts=attempts)
             raise
         finally:
             # Also when the variant failed or was aborted: an exposure that depends on the outcome would bias the comparison.
-            self._expose(treatment, request, found)
+            self._expose(treatment, request, dispatch.last.found if dispatch.last else None)
+            await _let_go(opened, permit)
 
     async def complete(self, request: Request) -> Completed:
         """Generates all of the text at once; raises Failure if it does not come to its end."""
-        texts: list[str] = []
+        gathering = Gathering()
         started: Started | None = None
         async with aclosing(self.stream(request)) as events:
             async for event in events:
                 if isinstance(event, Delta):
-                    texts.append(event.text)
+                    gathering.add(event)
                 elif isinstance(event, Started):
                     started = event
                 elif isinstance(event, Finished) and event.failure is None and started is not None:
-                    return Completed(started, "".join(texts), event)
+                    return Completed(started, gathering.answers(request.form.alternatives), event)
         raise Failure(Reason.GENERATION_FAILED, "the generation ended without saying so")
 
     async def embed(self, model: str, inputs: Sequence[str]) -> Embedded:
@@ -199,6 +265,10 @@ class Inference:
                 self._models.suspect(found.engine)
             raise
         return Embedded(found.model, embeddings)
+
+    def _deadline(self, call: Call) -> float | None:
+        own = time.monotonic() + self._limits.total if self._limits.total else None
+        return own if call.deadline is None else call.deadline if own is None else min(own, call.deadline)
 
     def _evaluate(self, request: Request) -> Treatment | None:
         if self._assigner is None or request.assignment is not None:
@@ -214,49 +284,33 @@ class Inference:
         self._assigner.expose(treatment, request_id=request.request_id, model=model, engine=engine)
 
 
-class _Run:
-    """What one generation has taken so far."""
-
-    def __init__(self, request_id: str) -> None:
-        self.request_id = request_id
-        self.has_begun = False
-        self._arrived = time.monotonic()
-        self._first_token: float | None = None
-        self._tokens = 0
-        self._usage_told = self._arrived
-
-    def count(self, delta: Delta) -> None:
-        if self._first_token is None:
-            self._first_token = time.monotonic() - self._arrived
-        self._tokens += delta.tokens
-
-    def usage_is_due(self) -> bool:
-        now = time.monotonic()
-        if now - self._usage_told < _USAGE_EVERY:
-            return False
-        self._usage_told = now
-        return True
-
-    def usage(self) -> Usage:
-        """Counts so far: the engine tells its own only at the end."""
-        return Usage(input_tokens=None, output_tokens=self._tokens, source=UsageSource.COUNTED)
-
-    def completed(self, usage: Usage) -> Usage:
-        """The engine's own counts, or ours where it has none."""
-        return usage if usage.output_tokens is not None else replace(self.usage(), input_tokens=usage.input_tokens)
-
-    def timings(self) -> Timings:
-        return Timings(self._first_token, time.monotonic() - self._arrived)
+async def _let_go(opened: Opened | None, permit: Permit | None) -> None:
+    """Stops the engine, and only then gives the place up."""
+    try:
+        if opened is not None:
+            await opened.events.aclose()
+    finally:
+        if opened is not None:
+            opened.lease.left()
+        if permit is not None:
+            permit.release()
 
 
-def _assignment_of(treatment: Treatment | None) -> Assignment | None:
+def assignment_of(treatment: Treatment | None) -> Assignment | None:
+    """What of a treatment the response tells."""
     return Assignment(treatment.assignment, treatment.experiment, treatment.variant) if treatment else None
 
 
-def _treated(request: Request, treatment: Treatment | None) -> Generation:
+def _started(request: Request, treatment: Treatment | None, attempts: tuple[Attempt, ...]) -> Started:
+    answering = attempts[-1]
+    assignment = request.assignment or assignment_of(treatment)
+    return Started(answering.model, answering.engine, assignment, request.request_id, attempts)
+
+
+def treated(request: Request, treatment: Treatment | None) -> Generation:
     """What to generate from, with the variant's settings in place of the request's."""
     generation = Generation(
-        request.model, request.messages, request.passages, request.sampling, request.max_tokens, request.stop
+        request.model, request.messages, request.passages, request.sampling, request.max_tokens, request.stop, request.form
     )
     if treatment is None:
         return generation

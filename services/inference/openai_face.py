@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from services.chassis.errors import Failure, Reason
-from services.inference.engine import FinishReason
+from services.inference.engine import Delta, FinishReason
 from services.inference.openai_requests import wrong_parameter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from services.inference.answers import Answer
     from services.inference.engine import Usage
+    from services.inference.form import TokenLogprob, ToolCall, ToolCallDelta
     from services.inference.inference import Completed, Embedded, Started
     from services.inference.models import Listed
     from services.inference.openai_requests import EmbeddingsRequest
@@ -33,6 +35,8 @@ _ERROR_TYPES: Final = {
     Reason.MODEL_NOT_FOUND: ("invalid_request_error", "model_not_found"),
     Reason.MODEL_CAPABILITY_MISSING: ("invalid_request_error", "model_not_supported"),
     Reason.CONTEXT_TOO_LONG: ("invalid_request_error", "context_length_exceeded"),
+    Reason.OVERLOADED: ("rate_limit_exceeded", "rate_limit_exceeded"),
+    Reason.CONTENT_POLICY: ("invalid_request_error", "content_policy_violation"),
     Reason.REQUEST_TOO_LARGE: ("invalid_request_error", "request_too_large"),
     Reason.INVALID_FIELD: ("invalid_request_error", None),
     Reason.INVALID_OPENAI_REQUEST: ("invalid_request_error", None),
@@ -44,8 +48,9 @@ _ERROR_TYPES: Final = {
 class ChunkWriter:
     """Writes the server-sent events of one chat completion."""
 
-    def __init__(self, started: Started, include_usage: bool) -> None:
+    def __init__(self, started: Started, include_usage: bool, alternatives: int = 1) -> None:
         self._include_usage = include_usage
+        self._alternatives = alternatives
         self._head = {
             "id": f"chatcmpl-{started.request_id}",
             "object": "chat.completion.chunk",
@@ -53,27 +58,37 @@ class ChunkWriter:
             "model": started.model,
         }
         self._penstock = _origin(started)
-        # All chunks with text are alike but for the text.
+        # Most chunks with text are alike but for the text.
         whole = _encoded(self._chunk({"content": ""}))
         self._before, _, self._after = whole.partition(b'"content":""')
 
     def first(self) -> bytes:
         """Who speaks, and what was decided."""
-        return _encoded({**self._chunk({"role": "assistant", "content": ""}), "penstock": self._penstock})
+        opening = {"role": "assistant", "content": ""}
+        chunks = [self._chunk(opening, index=index) for index in range(self._alternatives)]
+        chunks[0]["penstock"] = self._penstock
+        return b"".join(map(_encoded, chunks))
 
-    def text(self, text: str) -> bytes:
-        """More text."""
-        return b"".join((self._before, b'"content":', msgspec.json.encode(text), self._after))
+    def delta(self, delta: Delta) -> bytes:
+        """More of an answer."""
+        if not (delta.alternative or delta.tool_calls or delta.logprobs):
+            return b"".join((self._before, b'"content":', msgspec.json.encode(delta.text), self._after))
+        said: dict[str, Any] = {"content": delta.text} if delta.text else {}
+        if delta.tool_calls:
+            said["tool_calls"] = [_tool_call_piece(piece) for piece in delta.tool_calls]
+        return _encoded(self._chunk(said, index=delta.alternative, logprobs=_logprobs(delta.logprobs)))
 
-    def last(self, reason: FinishReason, usage: Usage) -> bytes:
-        """The end: why, the usage if it was asked for, and `[DONE]`."""
-        parts = [_encoded(self._chunk({}, reason.value))]
+    def last(self, reasons: Sequence[FinishReason], usage: Usage) -> bytes:
+        """The end: why each answer ended, the usage if it was asked for, and `[DONE]`."""
+        parts = [_encoded(self._chunk({}, reason.value, index=index)) for index, reason in enumerate(reasons)]
         if self._include_usage:
             parts.append(_encoded({**self._head, "choices": [], "usage": _usage(usage)}))
         return b"".join((*parts, DONE))
 
-    def _chunk(self, delta: dict[str, str], reason: str | None = None) -> dict[str, Any]:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+    def _chunk(
+        self, delta: dict[str, Any], reason: str | None = None, *, index: int = 0, logprobs: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
         usage = {"usage": None} if self._include_usage else {}
         return {**self._head, "choices": [choice], **usage}
 
@@ -86,19 +101,56 @@ def error_event(failure: Failure) -> bytes:
 def completion(completed: Completed) -> bytes:
     """A whole chat completion."""
     started, finished = completed.started, completed.finished
-    reason = finished.finish_reason or FinishReason.STOP
-    message = {"role": "assistant", "content": completed.text, "refusal": None}
+    reasons = finished.finish_reasons or (finished.finish_reason or FinishReason.STOP,)
+    choices = [
+        {
+            "index": index,
+            "message": _message(answer),
+            "logprobs": _logprobs(answer.logprobs),
+            "finish_reason": reason.value,
+        }
+        for index, (answer, reason) in enumerate(zip(completed.answers, reasons, strict=True))
+    ]
     return msgspec.json.encode(
         {
             "id": f"chatcmpl-{started.request_id}",
             "object": "chat.completion",
             "created": int(time.time()),
             "model": started.model,
-            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": reason.value}],
+            "choices": choices,
             "usage": _usage(finished.usage),
             "penstock": _origin(started),
         }
     )
+
+
+def _message(answer: Answer) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
+    if answer.tool_calls:
+        message |= {"content": answer.text or None, "tool_calls": [_tool_call(call) for call in answer.tool_calls]}
+    return message
+
+
+def _tool_call(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _tool_call_piece(piece: ToolCallDelta) -> dict[str, Any]:
+    if not piece.name:
+        return {"index": piece.index, "function": {"arguments": piece.arguments}}
+    function = {"name": piece.name, "arguments": piece.arguments}
+    return {"index": piece.index, "id": piece.id, "type": "function", "function": function}
+
+
+def _logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any] | None:
+    if not tokens:
+        return None
+    content = [{**_likely(token), "top_logprobs": [_likely(one) for one in token.top]} for token in tokens]
+    return {"content": content, "refusal": None}
+
+
+def _likely(token: TokenLogprob) -> dict[str, Any]:
+    return {"token": token.token, "logprob": token.logprob, "bytes": list(token.token.encode())}
 
 
 def embeddings(request: EmbeddingsRequest, embedded: Embedded) -> bytes:

@@ -18,14 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
     from services.chassis.interceptors import Context
-    from services.inference.inference import Inference, Request
+    from services.inference.inference import Request
     from services.inference.models import Models
+    from services.inference.serving import Serves
 
 
 class OpenAIService(openai_service_pb2_grpc.OpenAIServiceServicer):
     """The OpenAI API, for clients that speak it."""
 
-    def __init__(self, inference: Inference, models: Models) -> None:
+    def __init__(self, inference: Serves, models: Models) -> None:
         self._inference = inference
         self._models = models
 
@@ -54,18 +55,18 @@ class OpenAIService(openai_service_pb2_grpc.OpenAIServiceServicer):
         async with aclosing(self._inference.stream(asked)) as events:
             async for event in events:
                 if isinstance(event, Started):
-                    writer = openai_face.ChunkWriter(event, include_usage)
+                    writer = openai_face.ChunkWriter(event, include_usage, asked.form.alternatives)
                     yield writer.first()
                 elif writer is None:
                     continue
                 elif isinstance(event, Delta):
-                    yield writer.text(event.text)
+                    yield writer.delta(event)
                 elif isinstance(event, Finished):
                     if event.failure is not None:
                         # The HTTP status is out by now: the error can only be told in the stream.
                         yield openai_face.error_event(event.failure)
                     elif event.finish_reason is not None:
-                        yield writer.last(event.finish_reason, event.usage)
+                        yield writer.last(event.finish_reasons or (event.finish_reason,), event.usage)
                     return
 
     async def CreateEmbeddings(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
 from services.chassis.errors import Failure, Reason
 from services.inference.engine import Message, Role, Sampling
+from services.inference.form import Form, ToolCall
 from services.inference.inference import Request
+from services.inference.openai_forms import FunctionTool, NamedTool, ResponseFormat, form_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +21,13 @@ _MAX_BODY: Final = 8 * 1024 * 1024
 _MAX_INPUTS: Final = 512
 _MAX_TEXT: Final = 1024 * 1024
 
-_ROLES: Final = {"system": Role.SYSTEM, "developer": Role.SYSTEM, "user": Role.USER, "assistant": Role.ASSISTANT}
+_ROLES: Final = {
+    "system": Role.SYSTEM,
+    "developer": Role.SYSTEM,
+    "user": Role.USER,
+    "assistant": Role.ASSISTANT,
+    "tool": Role.TOOL,
+}
 
 _Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 _Limit = Annotated[int, msgspec.Meta(ge=1, le=131072)]
@@ -27,17 +36,25 @@ _Name = Annotated[str, msgspec.Meta(max_length=256)]
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 
+class _CalledFunction(msgspec.Struct):
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    arguments: str = ""
+
+
+class _Called(msgspec.Struct):
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    function: _CalledFunction
+
+
 class _Turn(msgspec.Struct):
     role: str
     content: str | list[dict[str, Any]] | None = None
+    tool_calls: list[_Called] | None = None
+    tool_call_id: str = ""
 
 
 class _StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
-
-
-class _ResponseFormat(msgspec.Struct):
-    type: str
 
 
 class ChatRequest(msgspec.Struct):
@@ -57,12 +74,15 @@ class ChatRequest(msgspec.Struct):
     max_completion_tokens: _Limit | None = None
     stop: _StopText | Annotated[list[_StopText], msgspec.Meta(max_length=16)] | None = None
     user: _Name | None = None
-    # Ignoring these would give something else than was asked for.
-    n: int | None = None
+    n: Annotated[int, msgspec.Meta(ge=1, le=16)] | None = None
     logprobs: bool | None = None
-    tools: list[Any] | None = None
+    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
+    tools: Annotated[list[FunctionTool], msgspec.Meta(max_length=128)] | None = None
+    tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
+    response_format: ResponseFormat | None = None
+    parallel_tool_calls: bool | None = None
+    # Ignoring these would give something else than was asked for.
     functions: list[Any] | None = None
-    response_format: _ResponseFormat | None = None
     modalities: list[str] | None = None
 
 
@@ -89,11 +109,7 @@ def parse_chat(body: bytes) -> ChatRequest:
     """Reads a chat completion request. Raises INVALID_OPENAI_REQUEST, naming the parameter, or REQUEST_TOO_LARGE."""
     request = _decoded(_decode_chat, body)
     for unsupported, given in (
-        ("n", request.n not in {None, 1}),
-        ("logprobs", request.logprobs),
-        ("tools", request.tools),
         ("functions", request.functions),
-        ("response_format", request.response_format is not None and request.response_format.type != "text"),
         ("modalities", request.modalities not in (None, [], ["text"])),
     ):
         if given:
@@ -155,7 +171,20 @@ def request_of(chat: ChatRequest, request_id: str) -> Request:
         max_tokens=chat.max_tokens if chat.max_completion_tokens is None else chat.max_completion_tokens,
         stop=stop,
         user=chat.user or "",
+        form=_form(chat),
     )
+
+
+def _form(chat: ChatRequest) -> Form:
+    if chat.top_logprobs is not None and not chat.logprobs:
+        raise wrong_parameter("top_logprobs", "it needs `logprobs` to be true")
+    try:
+        form = form_of(chat.tools or (), chat.tool_choice, chat.response_format)
+    except Failure as failure:
+        raise wrong_parameter(failure.metadata["field"], failure.violations[0][1]) from failure
+    top = (chat.top_logprobs or 0) if chat.logprobs else None
+    single = chat.parallel_tool_calls is False
+    return replace(form, single_call=single, top_logprobs=top, alternatives=chat.n or 1)
 
 
 def _message(index: int, turn: _Turn) -> Message:
@@ -168,10 +197,15 @@ def _message(index: int, turn: _Turn) -> Message:
         text = "".join(_part(f"{field}.content[{place}]", part) for place, part in enumerate(content))
     else:
         text = content or ""
-    if not text and role is not Role.ASSISTANT:
+    if not text and role not in {Role.ASSISTANT, Role.TOOL}:
         raise wrong_parameter(f"{field}.content", "it is empty")
     _check_length(f"{field}.content", text)
-    return Message(role, text)
+    if turn.tool_calls and role is not Role.ASSISTANT:
+        raise wrong_parameter(f"{field}.tool_calls", "only the assistant calls tools")
+    if (role is Role.TOOL) != bool(turn.tool_call_id):
+        raise wrong_parameter(f"{field}.tool_call_id", "it goes with role 'tool', and that with it")
+    calls = (ToolCall(call.id, call.function.name, call.function.arguments or "{}") for call in turn.tool_calls or ())
+    return Message(role, text, tuple(calls), turn.tool_call_id)
 
 
 def _part(field: str, part: dict[str, Any]) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import xllamacpp  # type: ignore[import-untyped] # a C module without types
 
-from services.chassis.errors import Failure, Reason
-from services.inference.engine import Delta, Embeddings, End, FinishReason, Usage, UsageSource
+from services.chassis.errors import Failure, Reason, invalid_field
+from services.inference.engine import Device, Embeddings, UsageSource
+from services.inference.engines import openai_chat
+from services.inference.form import OneOf, Regex
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,10 +20,13 @@ if TYPE_CHECKING:
 
     from services.inference.engine import Event, Generation
     from services.inference.engines.gguf_header import GgufHeader
+    from services.inference.form import Form, Output
 
-_FINISH_REASONS: Final = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
+_decode_chunk: Final = msgspec.json.Decoder(openai_chat.Chunk).decode
 # Tokens read of a prompt between two looks at whether anybody still wants the answer.
 PROMPT_STEP_TOKENS: Final = 128
+# More than any model has.
+_ALL_LAYERS: Final = 999
 
 
 class LlamaCppModel:
@@ -31,17 +37,30 @@ class LlamaCppModel:
         header: What it says of itself.
         parallel: Generations at the same time.
         context_tokens: Prompt and answer of one generation together.
+        name: What it is called in failures; the file's name without its ending where empty.
+        device: CUDA puts all layers on the GPU.
         threads: Cores it may use. All cores are too many: with anything else running it falls to a tenth of its speed.
     """
 
-    def __init__(self, path: Path, header: GgufHeader, *, parallel: int, context_tokens: int, threads: int) -> None:
-        self._name = path.stem
+    def __init__(
+        self,
+        path: Path,
+        header: GgufHeader,
+        *,
+        name: str = "",
+        parallel: int,
+        context_tokens: int,
+        threads: int,
+        device: Device = Device.CPU,
+    ) -> None:
+        self._name = name or path.stem
         parameters = xllamacpp.CommonParams()
         parameters.model.path = str(path)
-        parameters.model_alias = {path.stem}
+        parameters.model_alias = {self._name}
+        parameters.n_gpu_layers = _ALL_LAYERS if device is Device.CUDA else 0
         # Inputs of different lengths that are embedded side by side come out wrong: their means are taken over parts.
         parallel = 1 if header.pooling else parallel
-        parameters.n_parallel = parallel
+        self._parallel = parameters.n_parallel = parallel
         parameters.n_ctx = context_tokens * parallel  # llama.cpp divides it among them
         parameters.cpuparams.n_threads = threads
         parameters.cpuparams_batch.n_threads = threads
@@ -68,12 +87,20 @@ class LlamaCppModel:
 
     def generate(self, generation: Generation, tell: Callable[[Event], None], is_gone: Callable[[], bool]) -> None:
         """Runs a generation and tells its events, End last; returns early, without End, once `is_gone`. Raises Failure."""
-        answer = _Answer(self._name, tell, is_gone)
+        self._check(generation.form)
+        answer = _Answer(self._name, generation.form, tell, is_gone)
         try:
             self._server.handle_chat_completions(msgspec.json.encode(_request(generation)).decode(), answer.read)
         except ValueError as error:
-            raise Failure(Reason.GENERATION_FAILED, f"messages: the chat template of {self._name} refuses them") from error
+            raise _refused(self._name, generation) from error
         answer.finish()
+
+    def _check(self, form: Form) -> None:
+        if form.tools and form.top_logprobs is not None:
+            message = f"model: {self._name} cannot tell probabilities of tokens while it may call tools; leave one of them out"
+            raise Failure(Reason.MODEL_CAPABILITY_MISSING, message, metadata={"model": self._name, "capability": "LOGPROBS"})
+        if form.alternatives > self._parallel:
+            raise invalid_field("alternatives", f"{self._name} generates at most {self._parallel} side by side")
 
     def embed(self, inputs: Sequence[str]) -> Embeddings:
         """Embeds all inputs. Raises Failure, CONTEXT_TOO_LONG among others."""
@@ -91,24 +118,29 @@ class LlamaCppModel:
         return next(int(line.split()[1]) for line in lines if line.startswith("llamacpp:requests_processing "))
 
 
+@functools.cache
+def has_cuda() -> bool:
+    """Whether this build of llama.cpp finds an NVIDIA GPU."""
+    return any(str(device["name"]).startswith("CUDA") for device in xllamacpp.get_device_info())
+
+
 class _Answer:
     """Reads the chunks of one answer; llama.cpp goes on until `read` returns True."""
 
-    def __init__(self, model: str, tell: Callable[[Event], None], is_gone: Callable[[], bool]) -> None:
+    def __init__(self, model: str, form: Form, tell: Callable[[Event], None], is_gone: Callable[[], bool]) -> None:
         self._model = model
         self._tell = tell
         self._is_gone = is_gone
-        self._reason: FinishReason | None = None
-        self._usage = Usage(None, None, UsageSource.REPORTED)
+        self._answers = openai_chat.Answers(form)
         self._failure: BaseException | None = None
 
     def read(self, chunk: str) -> bool:
         """Takes one chunk. An exception would be swallowed by llama.cpp, so it is kept for `finish`."""
         try:
-            self._take(msgspec.json.decode(chunk))
-        except (Failure, msgspec.DecodeError, KeyError, TypeError, RuntimeError) as error:
+            self._take(_decode_chunk(chunk))
+        except (Failure, ValueError, RuntimeError) as error:  # what msgspec raises is a ValueError
             self._failure = error
-        return self._failure is not None or self._is_gone()
+        return self._failure is not None or self._is_gone() or self._answers.is_cut()
 
     def finish(self) -> None:
         """Tells the end, if there was one."""
@@ -119,20 +151,16 @@ class _Answer:
             raise Failure(Reason.GENERATION_FAILED, message) from self._failure
         if self._is_gone():
             return
-        if self._reason is None:
+        if not (self._answers.is_complete() or self._answers.is_cut()):
             raise Failure(Reason.GENERATION_FAILED, f"{self._model} stopped in the middle of its answer")
-        self._tell(End(self._reason, self._usage))
+        self._tell(self._answers.end())
 
-    def _take(self, chunk: dict[str, Any]) -> None:
-        if "error" in chunk:
-            raise _failure(self._model, chunk["error"])
-        if usage := chunk.get("usage"):
-            self._usage = Usage(usage["prompt_tokens"], usage["completion_tokens"], UsageSource.REPORTED)
-        for choice in chunk["choices"]:
-            if text := choice["delta"].get("content"):
-                self._tell(Delta(text))
-            if reason := choice["finish_reason"]:
-                self._reason = _FINISH_REASONS.get(reason, FinishReason.STOP)
+    def _take(self, chunk: openai_chat.Chunk) -> None:
+        if chunk.error is not None:
+            raise _failure(self._model, chunk.error)
+        self._answers.take_in(chunk)
+        for delta in self._answers.take():
+            self._tell(delta)
 
 
 def _request(generation: Generation) -> dict[str, Any]:
@@ -147,13 +175,33 @@ def _request(generation: Generation) -> dict[str, Any]:
         "max_tokens": generation.max_tokens,
     }
     return {
-        "messages": [{"role": message.role.value, "content": message.text} for message in generation.messages],
+        "messages": openai_chat.messages(generation),
         "stream": True,
         "stream_options": {"include_usage": True},
         "return_progress": True,  # so that a long prompt, too, asks in between whether anybody still wants the answer
         "stop": list(generation.stop),
         **{name: value for name, value in settings.items() if value is not None},
+        **openai_chat.form(openai_chat.narrowed(generation.form)),
+        **_grammar(generation.form.output),
     }
+
+
+def _grammar(output: Output | None) -> dict[str, str]:
+    if isinstance(output, OneOf):
+        return {"grammar": openai_chat.one_of_grammar(output)}
+    if isinstance(output, Regex):
+        pattern = output.pattern.replace("/", r"\/").replace("\n", r"\n")
+        return {"grammar": f"%llguidance {{}}\nstart: /{pattern}/"}
+    return {}
+
+
+def _refused(model: str, generation: Generation) -> Failure:
+    """What llama.cpp means that refuses a request before it begins: it says so only in words of its own."""
+    if generation.form.tools:
+        return invalid_field("tools", f"a schema among them, or their chat, is more than {model} can read; make it simpler")
+    if generation.form.output is not None:
+        return invalid_field("output", f"{model} cannot hold a text to this schema; make it simpler")
+    return Failure(Reason.GENERATION_FAILED, f"messages: the chat template of {model} refuses them")
 
 
 def _failure(model: str, error: dict[str, Any]) -> Failure:

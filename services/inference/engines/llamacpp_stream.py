@@ -8,6 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from services.chassis.errors import Failure, Reason
+from services.inference.answers import joined
 from services.inference.engine import Delta, End
 
 if TYPE_CHECKING:
@@ -58,8 +59,8 @@ class Stream:
                     texts.append(event)
                 else:
                     last = event
-            if texts:
-                yield Delta("".join(delta.text for delta in texts), sum(delta.tokens for delta in texts))
+            for delta in joined(texts):
+                yield delta
             if isinstance(last, Failure):
                 raise last
             if isinstance(last, End):

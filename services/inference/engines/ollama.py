@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from services.chassis.errors import Failure
-from services.inference.engine import Capability, Delta, Embeddings, End, FinishReason, Model, Usage, UsageSource
-from services.inference.engines.remote import Limits, RemoteServer, failed, refused_in_stream, unavailable
+from services.inference.engine import Capability, Embeddings, Model, UsageSource
+from services.inference.engines import ollama_chat
+from services.inference.engines.remote import Limits, RemoteServer, failed, unavailable
 from services.inference.prompting import grounded
 
 if TYPE_CHECKING:
@@ -18,20 +19,11 @@ if TYPE_CHECKING:
     from services.inference.engine import Event, Generation
 
 _NAME: Final = "ollama"
-_CAPABILITIES: Final = {"completion": Capability.GENERATION, "embedding": Capability.EMBEDDING}
-
-
-class _Content(msgspec.Struct):
-    content: str = ""
-
-
-class _Piece(msgspec.Struct):
-    message: _Content = msgspec.field(default_factory=_Content)
-    done: bool = False
-    done_reason: str = ""
-    prompt_eval_count: int | None = None
-    eval_count: int | None = None
-    error: Any = None
+_CAPABILITIES: Final = {
+    "completion": Capability.GENERATION,
+    "embedding": Capability.EMBEDDING,
+    "tools": Capability.TOOLS,
+}
 
 
 class _Details(msgspec.Struct):
@@ -61,7 +53,6 @@ class _Vectors(msgspec.Struct):
     prompt_eval_count: int | None = None
 
 
-_decode_piece = msgspec.json.Decoder(_Piece).decode
 _decode_tags = msgspec.json.Decoder(_Tags).decode
 _decode_shown = msgspec.json.Decoder(_Shown).decode
 _decode_vectors = msgspec.json.Decoder(_Vectors).decode
@@ -97,23 +88,21 @@ class OllamaEngine:
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Event, None]:
         """Streams a chat."""
-        async with self._server.stream("/api/chat", _chat(grounded(generation))) as lines:
-            tokens = 0
-            while True:
+        async with self._server.stream("/api/chat", ollama_chat.request(grounded(generation))) as lines:
+            answer = ollama_chat.Answer(generation.form)
+            while not answer.is_done:
                 batch = await lines.more()
                 if batch is None:
                     raise failed(_NAME, "the stream ended without `done`; the text may be cut")
-                texts, last, failure = _read(batch)
-                if texts:
+                failure = answer.read(batch)
+                delta = answer.take()
+                if delta is not None:
                     lines.content_came()
-                    tokens += len(texts)
-                    yield Delta("".join(texts), len(texts))
+                    yield delta
                 if failure is not None:
                     raise failure
-                if last is not None:
-                    await lines.finish()
-                    yield _end(last, tokens)
-                    return
+            await lines.finish()
+            yield answer.end()
 
     async def embed(self, model: str, inputs: Sequence[str]) -> Embeddings:
         """Embeds; what exceeds the model's window is cut off."""
@@ -145,6 +134,8 @@ class OllamaEngine:
 def _model(tag: _Tag, shown: _Shown) -> Model:
     told = shown.capabilities if shown.capabilities is not None else _guessed(tag)
     capabilities = tuple(capability for name, capability in _CAPABILITIES.items() if name in told)
+    if Capability.GENERATION in capabilities:
+        capabilities += (Capability.JSON_SCHEMA,)
     info = shown.model_info or {}
     embeds = Capability.EMBEDDING in capabilities
     details = " ".join(part for part in (tag.details.parameter_size, tag.details.quantization_level) if part)
@@ -169,51 +160,3 @@ def _number(info: dict[str, Any], suffix: str) -> int:
     """A number out of the model's metadata, whose keys begin with the architecture."""
     found = next((value for key, value in info.items() if key.endswith(suffix)), 0)
     return found if isinstance(found, int) else 0
-
-
-def _chat(generation: Generation) -> bytes:
-    sampling = generation.sampling
-    options = {
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "seed": sampling.seed,
-        "presence_penalty": sampling.presence_penalty,
-        "frequency_penalty": sampling.frequency_penalty,
-        "num_predict": generation.max_tokens,
-        "stop": list(generation.stop) or None,
-    }
-    return msgspec.json.encode(
-        {
-            "model": generation.model,
-            "messages": [{"role": message.role.value, "content": message.text} for message in generation.messages],
-            "stream": True,
-            "options": {name: value for name, value in options.items() if value is not None},
-        }
-    )
-
-
-def _read(batch: list[bytes]) -> tuple[list[str], _Piece | None, Failure | None]:
-    """Reads lines: their texts, the last piece if it is among them, and what is wrong with the first bad one."""
-    texts: list[str] = []
-    for line in batch:
-        if not line.strip():
-            continue
-        try:
-            piece = _decode_piece(line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return texts, None, failed(_NAME, "it sent a malformed line")
-        if piece.error is not None:
-            return texts, None, refused_in_stream(_NAME, piece.error)
-        if piece.message.content:
-            texts.append(piece.message.content)
-        if piece.done:
-            return texts, piece, None
-    return texts, None, None
-
-
-def _end(last: _Piece, tokens: int) -> End:
-    reason = FinishReason.LENGTH if last.done_reason == "length" else FinishReason.STOP
-    if last.eval_count is None:
-        return End(reason, Usage(last.prompt_eval_count, tokens, UsageSource.COUNTED))
-    return End(reason, Usage(last.prompt_eval_count, last.eval_count, UsageSource.REPORTED))

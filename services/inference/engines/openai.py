@@ -8,40 +8,27 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from services.inference.engine import Capability, Delta, Embeddings, End, FinishReason, Model, Usage, UsageSource
+from services.chassis.errors import Failure, Reason
+from services.inference.engine import Capability, Embeddings, Model, UsageSource
+from services.inference.engines import openai_chat
 from services.inference.engines.remote import Limits, RemoteServer, failed, refused_in_stream, unavailable
+from services.inference.form import Form, OneOf, Regex
 from services.inference.prompting import grounded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Sequence
 
-    from services.chassis.errors import Failure
     from services.inference.engine import Event, Generation
 
 _NAME: Final = "openai"
 # These servers do not tell what a model is for; embedders mostly do by their names.
 _EMBEDDER: Final = re.compile(r"embed|minilm|(^|[-_/])(bge|e5|gte|sbert)[-_]", re.IGNORECASE)
-_FINISH_REASONS: Final = {"length": FinishReason.LENGTH, "content_filter": FinishReason.CONTENT_FILTER}
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-
-class _Content(msgspec.Struct):
-    content: str | None = None
-
-
-class _Choice(msgspec.Struct):
-    delta: _Content = msgspec.field(default_factory=_Content)
-    finish_reason: str | None = None
-
-
-class _Chunk(msgspec.Struct):
-    choices: list[_Choice] = []
-    usage: _Usage | None = None
-    error: Any = None
+_BY_ALL: Final = (Capability.TOOLS, Capability.JSON_SCHEMA, Capability.LOGPROBS, Capability.ALTERNATIVES)
+# What servers can beyond that, told apart by the owner that they give their models.
+_VLLM: Final = "vllm"
+_LLAMACPP: Final = "llamacpp"
+_MORE: Final = {_VLLM: (Capability.REGEX, Capability.CHOICE), _LLAMACPP: (Capability.CHOICE,)}
+_NO_TOOLS: Final = re.compile(r"--enable-auto-tool-choice|tool-call-parser|does not support tools", re.IGNORECASE)
 
 
 class _Meta(msgspec.Struct):
@@ -53,6 +40,7 @@ class _Meta(msgspec.Struct):
 
 class _Card(msgspec.Struct):
     id: str
+    owned_by: str = ""
     max_model_len: int | None = None
     meta: _Meta | None = None
 
@@ -61,17 +49,30 @@ class _Cards(msgspec.Struct):
     data: list[_Card] = []
 
 
+class _Template(msgspec.Struct):
+    supports_tools: bool = True
+
+
+class _Props(msgspec.Struct):
+    chat_template_caps: _Template = msgspec.field(default_factory=_Template)
+
+
 class _Vector(msgspec.Struct):
     embedding: list[float]
     index: int = 0
 
 
+class _Counts(msgspec.Struct):
+    prompt_tokens: int | None = None
+
+
 class _Vectors(msgspec.Struct):
     data: list[_Vector]
-    usage: _Usage | None = None
+    usage: _Counts | None = None
 
 
-_decode_chunk = msgspec.json.Decoder(_Chunk).decode
+_decode_chunk = msgspec.json.Decoder(openai_chat.Chunk).decode
+_decode_props = msgspec.json.Decoder(_Props).decode
 _decode_cards = msgspec.json.Decoder(_Cards).decode
 _decode_vectors = msgspec.json.Decoder(_Vectors).decode
 
@@ -93,45 +94,63 @@ class OpenAIEngine:
     ) -> None:
         url = base_url_of(base_url)
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._server = RemoteServer(_NAME, url, headers=headers, limits=limits or Limits())
+        # Servers have paths of their own beside the API's.
+        root = re.split(r"(?=/v\d)", url, maxsplit=1)[0]
+        self._api = url.removeprefix(root)
+        self._server = RemoteServer(_NAME, root, headers=headers, limits=limits or Limits())
         self._embedding_models = frozenset(embedding_models)
+        self._owners: dict[str, str] = {}
         # OpenAI's own newer models refuse the name that all other servers know.
         host = urlsplit(url).hostname or ""
         self._limit_field = "max_completion_tokens" if host.endswith("openai.com") else "max_tokens"
 
     async def models(self) -> Sequence[Model]:
         """Lists the server's models."""
-        answer = await self._server.get("/models")
+        answer = await self._server.get(f"{self._api}/models")
         try:
             cards = _decode_cards(answer)
         except msgspec.DecodeError as error:
             raise unavailable(_NAME, "its list of models is not in OpenAI's format") from error
-        return [self._model(card) for card in sorted(cards.data, key=lambda card: card.id)]
+        self._owners = {card.id: card.owned_by for card in cards.data}
+        calls_tools = _LLAMACPP not in self._owners.values() or await self._template_has_tools()
+        return [self._model(card, calls_tools=calls_tools) for card in sorted(cards.data, key=lambda card: card.id)]
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Event, None]:
         """Streams a chat completion."""
-        async with self._server.stream("/chat/completions", self._chat(grounded(generation))) as lines:
-            answer = _Answer()
-            while not answer.is_done:
-                batch = await lines.more()
-                if batch is None:
-                    raise failed(_NAME, "the stream ended without its end mark; the text may be cut")
-                failure = answer.read(batch)
-                delta = answer.take()
-                if delta is not None:
-                    lines.content_came()
-                    yield delta
-                if failure is not None:
-                    raise failure
-            end = answer.end()
-            await lines.finish()
-            yield end
+        if generation.form != Form() and generation.model not in self._owners:
+            await self.models()
+        body = self._chat(grounded(generation))
+        try:
+            async with self._server.stream(f"{self._api}/chat/completions", body) as lines:
+                answer = _Answer(generation.form)
+                while not answer.is_done:
+                    batch = await lines.more()
+                    if batch is None:
+                        raise failed(_NAME, "the stream ended without its end mark; the text may be cut")
+                    failure = answer.read(batch)
+                    deltas = answer.answers.take()
+                    if deltas:
+                        lines.content_came()
+                    for delta in deltas:
+                        yield delta
+                    if failure is not None:
+                        raise failure
+                await lines.finish()
+                yield answer.answers.end()
+        except Failure as failure:
+            if _lacks_tools(failure, generation):
+                message = (
+                    f"model: {generation.model} is not set up to choose tools by itself; have one called by TOOL_USE_REQUIRED"
+                )
+                facts = {"model": generation.model, "capability": Capability.TOOLS.name}
+                raise Failure(Reason.MODEL_CAPABILITY_MISSING, message, metadata=facts) from failure
+            raise
 
     async def embed(self, model: str, inputs: Sequence[str]) -> Embeddings:
         """Embeds by the embeddings endpoint."""
         body = msgspec.json.encode({"model": model, "input": list(inputs), "encoding_format": "float"})
         try:
-            vectors = _decode_vectors(await self._server.post("/embeddings", body))
+            vectors = _decode_vectors(await self._server.post(f"{self._api}/embeddings", body))
         except msgspec.DecodeError as error:
             raise failed(_NAME, "its embeddings are not in OpenAI's format") from error
         if len(vectors.data) != len(inputs):
@@ -144,13 +163,21 @@ class OpenAIEngine:
         """Closes the connections."""
         await self._server.close()
 
-    def _model(self, card: _Card) -> Model:
+    async def _template_has_tools(self) -> bool:
+        """Whether the chat template of llama.cpp's server has a place for tools; without one it would leave them out."""
+        try:
+            return _decode_props(await self._server.get("/props")).chat_template_caps.supports_tools
+        except (Failure, msgspec.DecodeError):
+            return False
+
+    def _model(self, card: _Card, *, calls_tools: bool) -> Model:
         embeds = card.id in self._embedding_models or _EMBEDDER.search(card.id) is not None
         meta = card.meta or _Meta()
+        can = [one for one in (*_BY_ALL, *_MORE.get(card.owned_by, ())) if calls_tools or one is not Capability.TOOLS]
         return Model(
             name=card.id,
             engine=_NAME,
-            capabilities=(Capability.EMBEDDING if embeds else Capability.GENERATION,),
+            capabilities=(Capability.EMBEDDING,) if embeds else (Capability.GENERATION, *can),
             context_tokens=card.max_model_len or meta.n_ctx or meta.n_ctx_train or 0,
             dimensions=(meta.n_embd or 0) if embeds else 0,
             size_bytes=meta.size or 0,
@@ -159,10 +186,10 @@ class OpenAIEngine:
         )
 
     def _chat(self, generation: Generation) -> bytes:
-        sampling = generation.sampling
+        sampling, form, owner = generation.sampling, generation.form, self._owners.get(generation.model, "")
         wanted = {
             "model": generation.model,
-            "messages": [{"role": message.role.value, "content": message.text} for message in generation.messages],
+            "messages": openai_chat.messages(generation),
             "stream": True,
             "stream_options": {"include_usage": True},
             "temperature": sampling.temperature,
@@ -173,19 +200,18 @@ class OpenAIEngine:
             "frequency_penalty": sampling.frequency_penalty,
             self._limit_field: generation.max_tokens,
             "stop": list(generation.stop) or None,
+            **openai_chat.form(openai_chat.narrowed(form) if owner == _LLAMACPP else form),
+            **_own_form(generation, owner),
         }
         return msgspec.json.encode({name: value for name, value in wanted.items() if value is not None})
 
 
 class _Answer:
-    """What has come of one completion."""
+    """Reads the server-sent events of one completion."""
 
-    def __init__(self) -> None:
+    def __init__(self, form: Form) -> None:
         self.is_done = False
-        self._texts: list[str] = []
-        self._tokens = 0
-        self._finish_reason: str | None = None
-        self._usage: _Usage | None = None
+        self.answers = openai_chat.Answers(form)
 
     def read(self, batch: list[bytes]) -> Failure | None:
         """Takes in lines of server-sent events; returns what is wrong with them, after what is right has been taken in."""
@@ -198,41 +224,39 @@ class _Answer:
             payload = line[5:].strip()
             if payload == b"[DONE]":
                 self.is_done = True
-                return None if self._finish_reason is not None else failed(_NAME, "it ended without a finish reason")
+                return None if self.answers.is_complete() else failed(_NAME, "it ended without a finish reason")
             try:
                 chunk = _decode_chunk(payload)
-            except (msgspec.DecodeError, UnicodeDecodeError):
+                if chunk.error is not None:
+                    return refused_in_stream(_NAME, chunk.error)
+                self.answers.take_in(chunk)
+                if self.answers.is_cut():
+                    self.is_done = True
+                    return None
+            except ValueError:  # what msgspec raises, and UnicodeDecodeError, are
                 return failed(_NAME, "it sent a malformed chunk")
-            if chunk.error is not None:
-                return refused_in_stream(_NAME, chunk.error)
-            self._take_in(chunk)
         return None
 
-    def _take_in(self, chunk: _Chunk) -> None:
-        if chunk.usage is not None:
-            self._usage = chunk.usage
-        for choice in chunk.choices:
-            if choice.delta.content:
-                self._texts.append(choice.delta.content)
-            if choice.finish_reason is not None:
-                self._finish_reason = choice.finish_reason
 
-    def take(self) -> Delta | None:
-        """All text since the last time; each chunk of it counts as one token."""
-        if not self._texts:
-            return None
-        delta = Delta("".join(self._texts), len(self._texts))
-        self._tokens += delta.tokens
-        self._texts = []
-        return delta
+def _own_form(generation: Generation, owner: str) -> dict[str, Any]:
+    """What of the form each server has its own words for."""
+    output = generation.form.output
+    if isinstance(output, Regex) and owner == _VLLM:
+        return {"structured_outputs": {"regex": output.pattern}}
+    if isinstance(output, OneOf) and owner == _VLLM:
+        return {"structured_outputs": {"choice": list(output.texts)}}
+    if isinstance(output, OneOf) and owner == _LLAMACPP:
+        return {"grammar": openai_chat.one_of_grammar(output)}
+    if isinstance(output, Regex | OneOf):
+        message = f"model: {generation.model} is on a server that cannot hold a text to this form; vLLM and llamacpp can"
+        raise Failure(Reason.MODEL_CAPABILITY_MISSING, message, metadata={"model": generation.model})
+    return {}
 
-    def end(self) -> End:
-        """The last event."""
-        reason = _FINISH_REASONS.get(self._finish_reason or "", FinishReason.STOP)
-        usage = self._usage
-        if usage is None or usage.completion_tokens is None:
-            return End(reason, Usage(None, self._tokens, UsageSource.COUNTED))
-        return End(reason, Usage(usage.prompt_tokens, usage.completion_tokens, UsageSource.REPORTED))
+
+def _lacks_tools(failure: Failure, generation: Generation) -> bool:
+    """Whether a server says that it was not started so that its model can choose tools."""
+    refused = failure.reason is Reason.INVALID_FIELD and generation.form.tools
+    return bool(refused) and _NO_TOOLS.search(failure.message) is not None
 
 
 def base_url_of(given: str) -> str:

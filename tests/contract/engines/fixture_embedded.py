@@ -24,9 +24,10 @@ CONTEXT_TOKENS = 16_384
 async def open_llamacpp(folder: Path) -> AsyncIterator[Subject]:
     model = await asyncio.to_thread(tiny_llama.build, folder)
     embedder = await asyncio.to_thread(tiny_llama.build, folder, "tiny-embedder", embedder=True)
+    caller = await asyncio.to_thread(tiny_llama.build, folder, "tiny-tools", tools=True)
     engine = LlamaCppEngine(folder, threads=1, context_tokens=CONTEXT_TOKENS)
     try:
-        yield Subject(engine, model.stem, embedder.stem, busy=engine.busy)
+        yield Subject(engine, model.stem, embedder.stem, busy=engine.busy, caller=caller.stem)
     finally:
         await engine.close()
 

@@ -54,9 +54,9 @@ class WrittenOllama:
         name = (await request.json())["model"]
         if name not in {CHAT, EMBEDDER}:
             return _missing(name)
-        capability = "completion" if name == CHAT else "embedding"
         info = {"general.architecture": "llama", "llama.context_length": 2048, "llama.embedding_length": 3}
-        return web.json_response({"capabilities": [capability], "model_info": info})
+        capabilities = ["completion", "tools"] if name == CHAT else ["embedding"]
+        return web.json_response({"capabilities": capabilities, "model_info": info})
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -67,6 +67,8 @@ class WrittenOllama:
         self.busy += 1
         try:
             options = body.get("options", {})
+            if await _answered_by_form(body, response):
+                return response
             words = _words(options.get("num_predict", 1000), options.get("stop", []))
             for spoken, (word, reason) in enumerate(words):
                 if reason:
@@ -88,12 +90,29 @@ class WrittenOllama:
         return web.json_response({"model": EMBEDDER, "embeddings": vectors, "prompt_eval_count": 5})
 
 
+async def _answered_by_form(body: dict[str, Any], response: web.StreamResponse) -> bool:
+    """A call of each tool, whole and without an id; or JSON in two pieces, where a format is asked for."""
+    tools, form = body.get("tools"), body.get("format")
+    counts = {"prompt_eval_count": 7, "eval_count": 4}
+    if tools and body["messages"][-1]["role"] != "tool":
+        calls = [{"function": {"name": tool["function"]["name"], "arguments": {"city": "Kirkwall"}}} for tool in tools]
+        await response.write(_line(body, "", tool_calls=calls))
+    elif form is not None:
+        assert form == "json" or form["type"] == "object"
+        await response.write(_line(body, '{"city": '))
+        await response.write(_line(body, '"Kirkwall", "n": 4}'))
+    else:
+        return False
+    await response.write(_line(body, "", done=True, done_reason="stop", **counts))
+    return True
+
+
 def _missing(name: str) -> web.Response:
     return web.json_response({"error": f'model "{name}" not found, try pulling it first'}, status=404)
 
 
-def _line(body: dict[str, Any], text: str, *, done: bool = False, **more: Any) -> bytes:
-    message = {"role": "assistant", "content": text}
+def _line(body: dict[str, Any], text: str, *, done: bool = False, tool_calls: Any = None, **more: Any) -> bytes:
+    message = {"role": "assistant", "content": text, **({"tool_calls": tool_calls} if tool_calls else {})}
     piece = {"model": body["model"], "created_at": _TIME, "message": message, "done": done, **more}
     return json.dumps(piece).encode() + b"\n"
 
@@ -138,7 +157,7 @@ async def open_written_server(folder: Path) -> AsyncIterator[Subject]:  # noqa: 
 
         engine = OllamaEngine(address)
         try:
-            yield Subject(engine, CHAT, EMBEDDER, OllamaEngine(NOWHERE), busy)
+            yield Subject(engine, CHAT, EMBEDDER, OllamaEngine(NOWHERE), busy, caller=CHAT)
         finally:
             await engine.close()
 

@@ -23,9 +23,9 @@ NOWHERE = "http://127.0.0.1:9"
 
 
 @asynccontextmanager
-async def llamacpp_server(folder: Path, name: str = "tiny") -> AsyncIterator[str]:
-    """Runs llama.cpp's server over a tiny model; gives its address."""
-    model = await asyncio.to_thread(tiny_llama.build, folder)
+async def llamacpp_server(folder: Path, name: str = "tiny", *, tools: bool = False) -> AsyncIterator[str]:
+    """Runs llama.cpp's server over a tiny model, one that calls tools where asked for; gives its address."""
+    model = await asyncio.to_thread(tiny_llama.build, folder, "tiny-tools" if tools else "tiny", tools=tools)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         str(Path(__file__).with_name("llamacpp_server.py")),

@@ -19,6 +19,18 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|turn|>{{ message['role'] }}\n{{ message['content'] }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"
 )
+# Of the model that calls tools: a place for them, for calls and for what they gave. It begins a call by a token of its own.
+CALL = "<tool_call>"
+TOOL_TEMPLATE = (
+    "{% if tools %}<|turn|>system\nTools:{% for tool in tools %}\n{{ tool | tojson }}{% endfor %}\n"
+    'Call one by <tool_call>\n{"name": NAME, "arguments": ARGUMENTS}</tool_call>.<|end|>\n{% endif %}'
+    "{% for message in messages %}<|turn|>{{ message['role'] }}\n"
+    "{% if message['content'] %}{{ message['content'] }}{% endif %}"
+    "{% if message['tool_calls'] %}{% for call in message['tool_calls'] %}<tool_call>"
+    "{\"name\": \"{{ call['function']['name'] }}\", \"arguments\": {{ call['function']['arguments'] | tojson }}}"
+    "</tool_call>{% endfor %}{% endif %}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"
+)
 # Enough merges that English costs fewer tokens than bytes and that word pieces, not letters, come out.
 MERGES = (
     *("Ġ t", "h e", "Ġt he", "i n", "e r", "Ġ a", "r e", "o n", "Ġ o", "Ġo f", "a n", "Ġa n", "Ġan d", "a t", "e n", "o r"),
@@ -40,8 +52,11 @@ class Shape:
     seed: int = 6
 
 
-def build(folder: Path, name: str = "tiny", shape: Shape | None = None, *, embedder: bool = False) -> Path:
-    """Writes `name`.gguf into `folder` unless it stands there; an `embedder` pools its last layer by mean."""
+def build(folder: Path, name: str = "tiny", shape: Shape | None = None, *, embedder: bool = False, tools: bool = False) -> Path:
+    """Writes `name`.gguf into `folder` unless it stands there; an `embedder` pools its last layer by mean.
+
+    One with `tools` has a chat template with a place for them, and soon begins a call: the engine's grammar then leads its pen.
+    """
     shape = shape or Shape()
     path = folder / f"{name}.gguf"
     if path.exists():
@@ -50,9 +65,9 @@ def build(folder: Path, name: str = "tiny", shape: Shape | None = None, *, embed
     handle, written = tempfile.mkstemp(dir=folder, suffix=".part")
     os.close(handle)
     writer = gguf.GGUFWriter(Path(written), "llama")
-    _describe(writer, name, shape, embedder=embedder)
-    _tokenizer(writer)
-    for tensor, values in weights(shape).items():
+    _describe(writer, name, shape, template="" if embedder else TOOL_TEMPLATE if tools else CHAT_TEMPLATE)
+    _tokenizer(writer, tools=tools)
+    for tensor, values in weights(shape, tools=tools).items():
         writer.add_tensor(tensor, values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -62,7 +77,7 @@ def build(folder: Path, name: str = "tiny", shape: Shape | None = None, *, embed
     return path
 
 
-def _describe(writer: gguf.GGUFWriter, name: str, shape: Shape, *, embedder: bool) -> None:
+def _describe(writer: gguf.GGUFWriter, name: str, shape: Shape, *, template: str) -> None:
     writer.add_name(name)
     writer.add_context_length(shape.context_tokens)
     writer.add_embedding_length(shape.width)
@@ -73,20 +88,22 @@ def _describe(writer: gguf.GGUFWriter, name: str, shape: Shape, *, embedder: boo
     writer.add_rope_dimension_count(shape.width // 4)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
-    if embedder:
-        writer.add_pooling_type(gguf.PoolingType.MEAN)
+    if template:
+        writer.add_chat_template(template)
     else:
-        writer.add_chat_template(CHAT_TEMPLATE)
+        writer.add_pooling_type(gguf.PoolingType.MEAN)
 
 
-def vocabulary() -> list[str]:
+def vocabulary(*, tools: bool = False) -> list[str]:
     """All tokens; the place of each is its id."""
-    return [*_byte_letters().values(), *(merge.replace(" ", "") for merge in MERGES), *CONTROL]
+    pieces = (merge.replace(" ", "") for merge in MERGES)
+    return [*_byte_letters().values(), *pieces, *CONTROL, *([CALL] if tools else [])]
 
 
-def _tokenizer(writer: gguf.GGUFWriter) -> None:
-    tokens = vocabulary()
-    types = [gguf.TokenType.NORMAL] * (len(tokens) - len(CONTROL)) + [gguf.TokenType.CONTROL] * len(CONTROL)
+def _tokenizer(writer: gguf.GGUFWriter, *, tools: bool) -> None:
+    tokens = vocabulary(tools=tools)
+    kinds = {CALL: gguf.TokenType.USER_DEFINED, **dict.fromkeys(CONTROL, gguf.TokenType.CONTROL)}
+    types = [kinds.get(token, gguf.TokenType.NORMAL) for token in tokens]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
@@ -98,9 +115,9 @@ def _tokenizer(writer: gguf.GGUFWriter) -> None:
     writer.add_add_bos_token(value=False)
 
 
-def weights(shape: Shape) -> dict[str, np.ndarray]:
+def weights(shape: Shape, *, tools: bool = False) -> dict[str, np.ndarray]:
     """The network's tensors by their names in a GGUF file."""
-    tokens = vocabulary()
+    tokens = vocabulary(tools=tools)
     tensors: dict[str, np.ndarray] = {}
     draw = np.random.default_rng(shape.seed)
     width, inner, narrow = shape.width, 2 * shape.width, shape.width // 2
@@ -124,6 +141,8 @@ def weights(shape: Shape) -> dict[str, np.ndarray]:
     tensors["output_norm.weight"] = np.ones(width, np.float32)
     head = matrix(len(tokens), width, scale=6.0)
     head[[not _is_word_piece(token) for token in tokens]] = 0  # a logit of zero among many of +-6 is never chosen
+    if tools:
+        head[tokens.index(CALL)] = matrix(1, width, scale=24.0)  # in half of all places the likeliest
     tensors["output.weight"] = head
     return tensors
 

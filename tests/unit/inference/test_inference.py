@@ -69,7 +69,8 @@ async def failing(inference: Inference) -> tuple[list[Event], Failure | None]:
 
 async def test_a_stream_starts_with_what_was_decided_and_ends_once(models: Models) -> None:
     started, first, second, usage, finished = await events_of(Inference(models, None), request())
-    assert started == Started("model", "openai", None, "r1")
+    assert isinstance(started, Started)
+    assert (started.model, started.engine, started.assignment, started.request_id) == ("model", "openai", None, "r1")
     assert (first, second) == (Delta("Water "), Delta("flows."))
     assert usage == Usage(7, 2, UsageSource.REPORTED)
     assert isinstance(finished, Finished)
@@ -111,7 +112,7 @@ async def test_a_failure_after_the_first_content_is_told_in_the_stream_and_raise
 async def test_complete_joins_the_stream_and_fails_as_it_does(models: Models, engine: ScriptedEngine) -> None:
     inference = Inference(models, None)
     completed = await inference.complete(request())
-    assert completed.text == "Water flows."
+    assert completed.answers[0].text == "Water flows."
     assert completed.finished.usage.output_tokens == 2
     engine.failure = Failure(Reason.GENERATION_FAILED, "cut")
     with pytest.raises(Failure, match="cut"):

@@ -7,7 +7,8 @@ from penstock.experiments.v1 import assignment_pb2
 from penstock.inference.v1 import generation_pb2, generation_service_pb2, model_pb2
 
 from services.chassis.errors import Failure, Reason
-from services.inference import convert
+from services.inference import convert, form_convert
+from services.inference.answers import Answer
 from services.inference.engine import (
     Capability,
     Delta,
@@ -21,7 +22,7 @@ from services.inference.engine import (
     Usage,
     UsageSource,
 )
-from services.inference.inference import Assignment, Completed, Embedded, Finished, Started, Timings
+from services.inference.inference import Assignment, Completed, Embedded, Event, Finished, Started, Timings
 from services.inference.models import Listed
 from tests.unit.inference.scripted_engine import embedder
 
@@ -68,16 +69,19 @@ def test_all_of_a_request_is_read_and_zero_is_a_value(kind: type[convert.Generat
     assert request.assignment == ASSIGNMENT
 
 
+def written(event: Event) -> generation_service_pb2.StreamGenerateResponse:
+    (message,) = convert.events_of(event, "r1")
+    return message
+
+
 def test_each_event_becomes_its_own_message() -> None:
-    started = convert.event_of(Started("m", "ollama", ASSIGNMENT, "r1"), "r1").started
+    started = written(Started("m", "ollama", ASSIGNMENT, "r1")).started
     assert (started.model, started.engine, started.variant, started.assignment.assignment) == ("m", "ollama", "b", "key")
-    assert convert.event_of(Delta("text"), "r1").delta.text == "text"
-    usage = convert.event_of(Usage(None, 0, UsageSource.COUNTED), "r1").usage
+    assert written(Delta("text")).delta.text == "text"
+    usage = written(Usage(None, 0, UsageSource.COUNTED)).usage
     assert not usage.HasField("input_tokens")
     assert usage.HasField("output_tokens")
-    finished = convert.event_of(
-        Finished(FinishReason.LENGTH, Usage(1, 2, UsageSource.REPORTED), Timings(None, 1.5)), "r1"
-    ).finished
+    finished = written(Finished(FinishReason.LENGTH, Usage(1, 2, UsageSource.REPORTED), Timings(None, 1.5))).finished
     assert finished.finish_reason == generation_pb2.FINISH_REASON_LENGTH
     assert not finished.HasField("error")
     assert not finished.timings.HasField("first_token")
@@ -85,14 +89,14 @@ def test_each_event_becomes_its_own_message() -> None:
 
 
 def test_without_an_experiment_there_is_no_assignment() -> None:
-    started = convert.event_of(Started("m", "ollama", None, "r1"), "r1").started
+    started = written(Started("m", "ollama", None, "r1")).started
     assert started.variant == ""
     assert not started.HasField("assignment")
 
 
 def test_a_failure_in_the_stream_carries_the_status_of_a_failed_call() -> None:
     failure = Failure(Reason.ENGINE_OVERLOADED, "busy", metadata={"engine": "ollama"}, retry_after=2)
-    finished = convert.event_of(Finished(None, Usage(None, 3, UsageSource.COUNTED), Timings(0.1, 0.2), failure), "r1").finished
+    finished = written(Finished(None, Usage(None, 3, UsageSource.COUNTED), Timings(0.1, 0.2), failure)).finished
     assert finished.finish_reason == generation_pb2.FINISH_REASON_ERROR
     assert finished.error.code == 8
     info = error_details_pb2.ErrorInfo()
@@ -102,7 +106,7 @@ def test_a_failure_in_the_stream_carries_the_status_of_a_failed_call() -> None:
 
 def test_a_whole_generation() -> None:
     done = Finished(FinishReason.STOP, Usage(1, 2, UsageSource.REPORTED), Timings(0.25, 0.5))
-    response = convert.response_of(Completed(Started("m", "ollama", ASSIGNMENT, "r1"), "Hello", done))
+    response = convert.response_of(Completed(Started("m", "ollama", ASSIGNMENT, "r1"), (Answer("Hello"),), done))
     assert json_format.MessageToDict(response, preserving_proto_field_name=True) == {
         "text": "Hello",
         "finish_reason": "FINISH_REASON_STOP",
@@ -130,7 +134,7 @@ def test_a_model_is_listed_with_all_that_is_known() -> None:
 
 def test_the_tables_know_every_value_of_the_domain_and_of_the_contract() -> None:
     tables = (
-        (convert._ROLES.values(), Role, convert._ROLES, generation_pb2.Role),
+        (form_convert.ROLES.values(), Role, form_convert.ROLES, generation_pb2.Role),
         (convert._FINISH_REASONS, FinishReason, convert._FINISH_REASONS.values(), generation_pb2.FinishReason),
         (convert._SOURCES, UsageSource, convert._SOURCES.values(), generation_pb2.UsageSource),
         (convert._CAPABILITIES, Capability, convert._CAPABILITIES.values(), model_pb2.Capability),

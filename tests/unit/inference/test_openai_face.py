@@ -9,7 +9,9 @@ import pytest
 
 from services.chassis.errors import Failure, Reason
 from services.inference import openai_face
-from services.inference.engine import Embeddings, FinishReason, Usage, UsageSource
+from services.inference.answers import Answer
+from services.inference.engine import Delta, Embeddings, FinishReason, Usage, UsageSource
+from services.inference.form import TokenLogprob, ToolCall, ToolCallDelta
 from services.inference.inference import Assignment, Completed, Embedded, Finished, Started, Timings
 from services.inference.models import Listed
 from services.inference.openai_requests import parse_embeddings
@@ -27,8 +29,8 @@ def document_of(event: bytes) -> Any:
 
 def test_chunks_are_those_of_openai() -> None:
     chunks = openai_face.ChunkWriter(STARTED, include_usage=False)
-    first, text = document_of(chunks.first()), document_of(chunks.text('Вода "水"\n'))
-    last = chunks.last(FinishReason.LENGTH, USAGE)
+    first, text = document_of(chunks.first()), document_of(chunks.delta(Delta('Вода "水"\n')))
+    last = chunks.last([FinishReason.LENGTH], USAGE)
     assert first["choices"] == [
         {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
     ]
@@ -46,15 +48,15 @@ def test_chunks_are_those_of_openai() -> None:
 
 def test_a_text_like_the_template_is_written_as_it_is() -> None:
     started = Started('"content":""', "openai", None, '"content":""')
-    chunk = document_of(openai_face.ChunkWriter(started, include_usage=True).text('"content":""'))
+    chunk = document_of(openai_face.ChunkWriter(started, include_usage=True).delta(Delta('"content":""')))
     assert chunk["choices"][0]["delta"] == {"content": '"content":""'}
     assert chunk["model"] == '"content":""'
 
 
 def test_usage_comes_only_where_it_was_asked_for_and_in_a_chunk_of_its_own() -> None:
     chunks = openai_face.ChunkWriter(STARTED, include_usage=True)
-    assert document_of(chunks.text("x"))["usage"] is None
-    _, usage, done, rest = chunks.last(FinishReason.STOP, USAGE).split(b"\n\n")
+    assert document_of(chunks.delta(Delta("x")))["usage"] is None
+    _, usage, done, rest = chunks.last([FinishReason.STOP], USAGE).split(b"\n\n")
     document = json.loads(usage[6:])
     assert document["choices"] == []
     assert document["usage"] == {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
@@ -63,7 +65,7 @@ def test_usage_comes_only_where_it_was_asked_for_and_in_a_chunk_of_its_own() -> 
 
 def test_a_completion_is_that_of_openai_and_names_its_variant() -> None:
     started = Started("m", "openai", Assignment("key", "e1", "b"), "r1")
-    completed = Completed(started, "Hello", Finished(FinishReason.STOP, USAGE, Timings(0.1, 0.2)))
+    completed = Completed(started, (Answer("Hello"),), Finished(FinishReason.STOP, USAGE, Timings(0.1, 0.2)))
     document = json.loads(openai_face.completion(completed))
     assert document["object"] == "chat.completion"
     assert document["choices"][0]["message"] == {"role": "assistant", "content": "Hello", "refusal": None}
@@ -132,3 +134,57 @@ def test_the_trailer_is_ascii_and_short_and_the_rest_stays() -> None:
         failure.metadata,
         failure.retry_after,
     )
+
+
+def test_tool_calls_come_whole_and_in_pieces() -> None:
+    chunks = openai_face.ChunkWriter(STARTED, include_usage=False)
+    begun = document_of(chunks.delta(Delta("", tool_calls=(ToolCallDelta(0, "c1", "now", ""),))))["choices"][0]
+    more = document_of(chunks.delta(Delta("", alternative=1, tool_calls=(ToolCallDelta(0, arguments="{}"),))))["choices"][0]
+    assert begun["delta"] == {
+        "tool_calls": [{"index": 0, "id": "c1", "type": "function", "function": {"name": "now", "arguments": ""}}]
+    }
+    assert (more["index"], more["delta"]) == (1, {"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]})
+    answer = Answer("", (ToolCall("c1", "now", "{}"),))
+    done = Finished(FinishReason.TOOL_CALLS, USAGE, Timings(0.1, 0.2))
+    (choice,) = json.loads(openai_face.completion(Completed(STARTED, (answer,), done)))["choices"]
+    assert choice["finish_reason"] == "tool_calls"
+    assert choice["message"] == {
+        "role": "assistant",
+        "content": None,
+        "refusal": None,
+        "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "now", "arguments": "{}"}}],
+    }
+
+
+def test_several_answers_have_an_index_and_a_reason_each() -> None:
+    reasons = (FinishReason.STOP, FinishReason.LENGTH)
+    done = Finished(reasons[0], USAGE, Timings(0.1, 0.2), finish_reasons=reasons)
+    completion = json.loads(openai_face.completion(Completed(STARTED, (Answer("a"), Answer("b")), done)))
+    assert [(one["index"], one["message"]["content"], one["finish_reason"]) for one in completion["choices"]] == [
+        (0, "a", "stop"),
+        (1, "b", "length"),
+    ]
+    chunks = openai_face.ChunkWriter(STARTED, include_usage=False, alternatives=2)
+    first, second, _ = chunks.first().split(b"\n\n")
+    assert [json.loads(event[6:])["choices"][0]["index"] for event in (first, second)] == [0, 1]
+    endings = chunks.last(reasons, USAGE).split(b"\n\n")[:2]
+    assert [json.loads(event[6:])["choices"][0]["finish_reason"] for event in endings] == ["stop", "length"]
+
+
+def test_probabilities_are_written_as_openai_writes_them() -> None:
+    token = TokenLogprob("ж", -0.5, (TokenLogprob("ж", -0.5), TokenLogprob("x", -1.5)))
+    chunk = document_of(openai_face.ChunkWriter(STARTED, include_usage=False).delta(Delta("ж", logprobs=(token,))))
+    assert chunk["choices"][0]["logprobs"] == {
+        "content": [
+            {
+                "token": "ж",
+                "logprob": -0.5,
+                "bytes": [208, 182],
+                "top_logprobs": [
+                    {"token": "ж", "logprob": -0.5, "bytes": [208, 182]},
+                    {"token": "x", "logprob": -1.5, "bytes": [120]},
+                ],
+            }
+        ],
+        "refusal": None,
+    }

@@ -9,9 +9,13 @@ from hypothesis import strategies as st
 
 from services.chassis.errors import Failure, Reason
 from services.inference.engine import Message, Role, Sampling
+from services.inference.form import Form, JsonSchema, ToolCall, ToolUse
 from services.inference.openai_requests import parse_chat, parse_embeddings, request_of
 
 HELLO = [{"role": "user", "content": "Hello"}]
+PARAMETERS = {"type": "object", "properties": {"z": {"type": "string"}, "a": {"type": "string"}}}
+TOOL = {"type": "function", "function": {"name": "now", "description": "Tells the time.", "parameters": PARAMETERS}}
+CALL = {"id": "c1", "type": "function", "function": {"name": "now", "arguments": "{}"}}
 
 
 def chat(**fields: Any) -> bytes:
@@ -95,10 +99,28 @@ def test_what_is_harmless_or_unknown_is_ignored() -> None:
         ({"stop": ["x"] * 17}, "stop"),
         ({"stop": [""]}, "stop[0]"),
         ({"model": "m" * 257}, "model"),
-        ({"n": 2}, "n"),
-        ({"logprobs": True}, "logprobs"),
-        ({"tools": [{"type": "function"}]}, "tools"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"n": 17}, "n"),
+        ({"n": 0}, "n"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tools": [TOOL, TOOL]}, "tools"),
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
+        ({"tools": [{"type": "function", "function": {"name": "a", "parameters": []}}]}, "tools[0].function.parameters"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tools": [TOOL], "tool_choice": "perhaps"}, "tool_choice"),
+        ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "other"}}}, "tool_choice.tool"),
+        ({"functions": [{"name": "now"}]}, "functions"),
+        ({"response_format": {"type": "yaml"}}, "response_format.type"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema.schema"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": 5}}},
+            "response_format.json_schema.schema",
+        ),
+        ({"messages": [{"role": "tool", "content": "noon"}]}, "messages[0].tool_call_id"),
+        ({"messages": [{"role": "user", "content": "x", "tool_call_id": "c"}]}, "messages[0].tool_call_id"),
+        ({"messages": [{"role": "user", "content": "x", "tool_calls": [CALL]}]}, "messages[0].tool_calls"),
         ({"modalities": ["audio"]}, "modalities"),
         ({"stream": "yes"}, "stream"),
         ({"stream_options": 1}, "stream_options"),
@@ -109,6 +131,43 @@ def test_a_wrong_parameter_is_named(fields: dict[str, Any], field: str) -> None:
     assert failure.reason is Reason.INVALID_OPENAI_REQUEST
     assert failure.metadata == {"field": field}
     assert failure.message.startswith(f"{field}: ")
+
+
+def test_tools_and_what_they_gave_are_read() -> None:
+    messages = [*HELLO, {"role": "assistant", "tool_calls": [CALL]}, {"role": "tool", "tool_call_id": "c1", "content": "noon"}]
+    choice = {"type": "function", "function": {"name": "now"}}
+    body = chat(messages=messages, tools=[TOOL], tool_choice=choice, parallel_tool_calls=False)
+    request = request_of(parse_chat(body), "r")
+    assert request.messages[1:] == (
+        Message(Role.ASSISTANT, "", (ToolCall("c1", "now", "{}"),)),
+        Message(Role.TOOL, "noon", tool_call="c1"),
+    )
+    (tool,) = request.form.tools
+    assert (tool.name, tool.description) == ("now", "Tells the time.")
+    assert tool.parameters == json.dumps(PARAMETERS), "in the order in which it was written"
+    assert request.form == Form((tool,), ToolUse.REQUIRED, "now", single_call=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "output"),
+    [
+        (None, None),
+        ({"type": "text"}, None),
+        ({"type": "json_object"}, JsonSchema("{}")),
+        (
+            {"type": "json_schema", "json_schema": {"name": "place", "strict": True, "schema": {"b": 1, "a": 2}}},
+            JsonSchema('{"b": 1, "a": 2}', "place"),
+        ),
+    ],
+)
+def test_a_response_format_is_an_output(given: Any, output: Any) -> None:
+    assert request_of(parse_chat(chat(response_format=given)), "r").form.output == output
+
+
+def test_probabilities_and_several_answers_are_asked_for() -> None:
+    form = request_of(parse_chat(chat(n=3, logprobs=True, top_logprobs=2)), "r").form
+    assert (form.alternatives, form.top_logprobs) == (3, 2)
+    assert request_of(parse_chat(chat(logprobs=True)), "r").form.top_logprobs == 0
 
 
 def test_missing_messages_are_named() -> None:

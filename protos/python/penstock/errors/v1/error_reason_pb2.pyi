@@ -60,6 +60,31 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT. An OpenAI request has a parameter that is malformed or unknown here. Example metadata: {"field": "messages"}."""
     ERROR_REASON_ENGINE_REFUSED_CREDENTIALS: _ErrorReason.ValueType  # 27
     """FAILED_PRECONDITION. The engine's own server refuses the key that penstock is configured with. Example metadata: {"engine": "openai"}."""
+    ERROR_REASON_MODEL_NOT_LOADED: _ErrorReason.ValueType  # 28
+    """FAILED_PRECONDITION. The model exists, but is not in memory, and its engine does not load it by itself; not retryable before
+    LoadModel. Example metadata: {"model": "m"}.
+    """
+    ERROR_REASON_DEVICE_UNAVAILABLE: _ErrorReason.ValueType  # 29
+    """FAILED_PRECONDITION. The engine has no such device here; not retryable. Example metadata: {"model": "m", "device": "cuda"}."""
+    ERROR_REASON_OUT_OF_MEMORY: _ErrorReason.ValueType  # 30
+    """RESOURCE_EXHAUSTED. Loading the model would break MIN_MEMORY or MAX_MEMORY. Retryable only with `google.rpc.RetryInfo`, which
+    is there when it would fit once the models in use are idle. Example metadata: {"model": "m", "needed_bytes": "734003200",
+    "available_bytes": "419430400", "min_bytes": "268435456", "max_bytes": "0", "in_use_bytes": "0"}.
+    """
+    ERROR_REASON_MODEL_IN_USE: _ErrorReason.ValueType  # 31
+    """FAILED_PRECONDITION. Requests use the model; retryable once they have ended, as `google.rpc.RetryInfo` says.
+    Example metadata: {"model": "m", "running_requests": "2"}.
+    """
+    ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 34
+    """RESOURCE_EXHAUSTED. There is more work than room: the request's class has its queue full, or the request waited in it for too
+    long; `google.rpc.RetryInfo` says when to come back. Example metadata: {"priority": "BULK"}.
+    """
+    ERROR_REASON_CONTENT_POLICY: _ErrorReason.ValueType  # 35
+    """INVALID_ARGUMENT. The model's content policy refuses the request. Example metadata: {"engine": "openai"}."""
+    ERROR_REASON_POLICY_CHANGED: _ErrorReason.ValueType  # 36
+    """ABORTED. The policy has changed since the revision that the update names; read it again. Example metadata: {"revision": "ab12"}."""
+    ERROR_REASON_POLICY_READ_ONLY: _ErrorReason.ValueType  # 37
+    """FAILED_PRECONDITION. The file of the policy cannot be written; change it where it comes from."""
     ERROR_REASON_COLLECTION_NOT_FOUND: _ErrorReason.ValueType  # 40
     """NOT_FOUND. Example metadata: {"collection": "docs"}."""
     ERROR_REASON_COLLECTION_ALREADY_EXISTS: _ErrorReason.ValueType  # 41
@@ -144,6 +169,31 @@ ERROR_REASON_INVALID_OPENAI_REQUEST: ErrorReason.ValueType  # 26
 """INVALID_ARGUMENT. An OpenAI request has a parameter that is malformed or unknown here. Example metadata: {"field": "messages"}."""
 ERROR_REASON_ENGINE_REFUSED_CREDENTIALS: ErrorReason.ValueType  # 27
 """FAILED_PRECONDITION. The engine's own server refuses the key that penstock is configured with. Example metadata: {"engine": "openai"}."""
+ERROR_REASON_MODEL_NOT_LOADED: ErrorReason.ValueType  # 28
+"""FAILED_PRECONDITION. The model exists, but is not in memory, and its engine does not load it by itself; not retryable before
+LoadModel. Example metadata: {"model": "m"}.
+"""
+ERROR_REASON_DEVICE_UNAVAILABLE: ErrorReason.ValueType  # 29
+"""FAILED_PRECONDITION. The engine has no such device here; not retryable. Example metadata: {"model": "m", "device": "cuda"}."""
+ERROR_REASON_OUT_OF_MEMORY: ErrorReason.ValueType  # 30
+"""RESOURCE_EXHAUSTED. Loading the model would break MIN_MEMORY or MAX_MEMORY. Retryable only with `google.rpc.RetryInfo`, which
+is there when it would fit once the models in use are idle. Example metadata: {"model": "m", "needed_bytes": "734003200",
+"available_bytes": "419430400", "min_bytes": "268435456", "max_bytes": "0", "in_use_bytes": "0"}.
+"""
+ERROR_REASON_MODEL_IN_USE: ErrorReason.ValueType  # 31
+"""FAILED_PRECONDITION. Requests use the model; retryable once they have ended, as `google.rpc.RetryInfo` says.
+Example metadata: {"model": "m", "running_requests": "2"}.
+"""
+ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 34
+"""RESOURCE_EXHAUSTED. There is more work than room: the request's class has its queue full, or the request waited in it for too
+long; `google.rpc.RetryInfo` says when to come back. Example metadata: {"priority": "BULK"}.
+"""
+ERROR_REASON_CONTENT_POLICY: ErrorReason.ValueType  # 35
+"""INVALID_ARGUMENT. The model's content policy refuses the request. Example metadata: {"engine": "openai"}."""
+ERROR_REASON_POLICY_CHANGED: ErrorReason.ValueType  # 36
+"""ABORTED. The policy has changed since the revision that the update names; read it again. Example metadata: {"revision": "ab12"}."""
+ERROR_REASON_POLICY_READ_ONLY: ErrorReason.ValueType  # 37
+"""FAILED_PRECONDITION. The file of the policy cannot be written; change it where it comes from."""
 ERROR_REASON_COLLECTION_NOT_FOUND: ErrorReason.ValueType  # 40
 """NOT_FOUND. Example metadata: {"collection": "docs"}."""
 ERROR_REASON_COLLECTION_ALREADY_EXISTS: ErrorReason.ValueType  # 41

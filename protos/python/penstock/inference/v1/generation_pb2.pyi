@@ -9,6 +9,8 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from penstock.errors.v1 import error_reason_pb2 as _error_reason_pb2
+from penstock.inference.v1 import form_pb2 as _form_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -34,6 +36,8 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     """The user."""
     ROLE_ASSISTANT: _Role.ValueType  # 3
     """The model."""
+    ROLE_TOOL: _Role.ValueType  # 4
+    """A tool that the model had called; the message holds `tool_result` parts only."""
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper):
     """Who speaks."""
@@ -46,6 +50,8 @@ ROLE_USER: Role.ValueType  # 2
 """The user."""
 ROLE_ASSISTANT: Role.ValueType  # 3
 """The model."""
+ROLE_TOOL: Role.ValueType  # 4
+"""A tool that the model had called; the message holds `tool_result` parts only."""
 Global___Role: _TypeAlias = Role  # noqa: Y015
 
 class _FinishReason:
@@ -64,6 +70,8 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     """The engine's content policy held the text back."""
     FINISH_REASON_ERROR: _FinishReason.ValueType  # 4
     """Generation failed after it had begun; `error` beside it says why, and the text is incomplete."""
+    FINISH_REASON_TOOL_CALLS: _FinishReason.ValueType  # 5
+    """The model waits for what the tools give that it asked to have called."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """Why generation ended."""
@@ -78,6 +86,8 @@ FINISH_REASON_CONTENT_FILTER: FinishReason.ValueType  # 3
 """The engine's content policy held the text back."""
 FINISH_REASON_ERROR: FinishReason.ValueType  # 4
 """Generation failed after it had begun; `error` beside it says why, and the text is incomplete."""
+FINISH_REASON_TOOL_CALLS: FinishReason.ValueType  # 5
+"""The model waits for what the tools give that it asked to have called."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 class _UsageSource:
@@ -108,6 +118,147 @@ USAGE_SOURCE_ESTIMATED: UsageSource.ValueType  # 3
 """Estimated from the length of the text."""
 Global___UsageSource: _TypeAlias = UsageSource  # noqa: Y015
 
+class _Priority:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
+    """Means PRIORITY_DEFAULT."""
+    PRIORITY_SYSTEM: _Priority.ValueType  # 1
+    """For what the system itself depends on, such as probes and quality checks."""
+    PRIORITY_INTERACTIVE: _Priority.ValueType  # 2
+    """A person waits for each token."""
+    PRIORITY_DEFAULT: _Priority.ValueType  # 3
+    """Everything that says nothing."""
+    PRIORITY_BULK: _Priority.ValueType  # 4
+    """Work that can wait, such as batches; it has no share of its own."""
+
+class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
+    """Who goes first when there is more work than room. Every class has a share of the room that no other class may take, and a
+    queue of its own; a request that has waited for long goes before the others whatever its class.
+    """
+
+PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
+"""Means PRIORITY_DEFAULT."""
+PRIORITY_SYSTEM: Priority.ValueType  # 1
+"""For what the system itself depends on, such as probes and quality checks."""
+PRIORITY_INTERACTIVE: Priority.ValueType  # 2
+"""A person waits for each token."""
+PRIORITY_DEFAULT: Priority.ValueType  # 3
+"""Everything that says nothing."""
+PRIORITY_BULK: Priority.ValueType  # 4
+"""Work that can wait, such as batches; it has no share of its own."""
+Global___Priority: _TypeAlias = Priority  # noqa: Y015
+
+class _AttemptOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AttemptOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AttemptOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ATTEMPT_OUTCOME_UNSPECIFIED: _AttemptOutcome.ValueType  # 0
+    """Never sent."""
+    ATTEMPT_OUTCOME_ANSWERED: _AttemptOutcome.ValueType  # 1
+    """It gives, or gave, the response."""
+    ATTEMPT_OUTCOME_FAILED: _AttemptOutcome.ValueType  # 2
+    """It failed before its first content; another may have followed."""
+    ATTEMPT_OUTCOME_BROKEN: _AttemptOutcome.ValueType  # 3
+    """It failed after its first content, so nothing could follow; the text is incomplete."""
+
+class AttemptOutcome(_AttemptOutcome, metaclass=_AttemptOutcomeEnumTypeWrapper):
+    """What became of one attempt."""
+
+ATTEMPT_OUTCOME_UNSPECIFIED: AttemptOutcome.ValueType  # 0
+"""Never sent."""
+ATTEMPT_OUTCOME_ANSWERED: AttemptOutcome.ValueType  # 1
+"""It gives, or gave, the response."""
+ATTEMPT_OUTCOME_FAILED: AttemptOutcome.ValueType  # 2
+"""It failed before its first content; another may have followed."""
+ATTEMPT_OUTCOME_BROKEN: AttemptOutcome.ValueType  # 3
+"""It failed after its first content, so nothing could follow; the text is incomplete."""
+Global___AttemptOutcome: _TypeAlias = AttemptOutcome  # noqa: Y015
+
+class _CacheMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CacheModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CacheMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CACHE_MODE_UNSPECIFIED: _CacheMode.ValueType  # 0
+    """Means CACHE_MODE_USE."""
+    CACHE_MODE_USE: _CacheMode.ValueType  # 1
+    """Takes a cached answer where there is one, and shares the generation with equal requests under way."""
+    CACHE_MODE_BYPASS: _CacheMode.ValueType  # 2
+    """Generates anew, and keeps nothing."""
+    CACHE_MODE_REFRESH: _CacheMode.ValueType  # 3
+    """Generates anew, and keeps the answer in place of the cached one."""
+
+class CacheMode(_CacheMode, metaclass=_CacheModeEnumTypeWrapper):
+    """What a request may have of the response cache. Only a generation that would come out the same again is cached: one at
+    temperature 0 or with a seed, or one of an engine that chooses nothing at random. Answers are shared within a tenant, or, where
+    there is none, with requests of the same `user`.
+    """
+
+CACHE_MODE_UNSPECIFIED: CacheMode.ValueType  # 0
+"""Means CACHE_MODE_USE."""
+CACHE_MODE_USE: CacheMode.ValueType  # 1
+"""Takes a cached answer where there is one, and shares the generation with equal requests under way."""
+CACHE_MODE_BYPASS: CacheMode.ValueType  # 2
+"""Generates anew, and keeps nothing."""
+CACHE_MODE_REFRESH: CacheMode.ValueType  # 3
+"""Generates anew, and keeps the answer in place of the cached one."""
+Global___CacheMode: _TypeAlias = CacheMode  # noqa: Y015
+
+@_typing.final
+class Attempt(_message.Message):
+    """One attempt at one backend. Only the one that answered is counted in the response's usage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENGINE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    BACKEND_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    engine: _builtins.str
+    """The engine that was asked."""
+    model: _builtins.str
+    """The model that was asked."""
+    backend: _builtins.str
+    """The backend: the engine's name, followed by `#2`, `#3` and so on where several servers of one engine are configured."""
+    outcome: Global___AttemptOutcome.ValueType
+    """What became of it."""
+    reason: _error_reason_pb2.ErrorReason.ValueType
+    """Why it failed; unspecified where it answered."""
+    output_tokens: _builtins.int
+    """Tokens that came out of it, as far as they could be counted; 0 for the attempt that is under way."""
+    @_builtins.property
+    def time(self) -> _duration_pb2.Duration:
+        """From asking the backend to its end, or to its first content where it is under way."""
+
+    def __init__(
+        self,
+        *,
+        engine: _builtins.str = ...,
+        model: _builtins.str = ...,
+        backend: _builtins.str = ...,
+        outcome: Global___AttemptOutcome.ValueType = ...,
+        reason: _error_reason_pb2.ErrorReason.ValueType = ...,
+        output_tokens: _builtins.int = ...,
+        time: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "engine", b"engine", "model", b"model", "outcome", b"outcome", "output_tokens", b"output_tokens", "reason", b"reason", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Attempt: _TypeAlias = Attempt  # noqa: Y015
+
 @_typing.final
 class Part(_message.Message):
     """One piece of a message."""
@@ -115,18 +266,30 @@ class Part(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TEXT_FIELD_NUMBER: _builtins.int
+    TOOL_CALL_FIELD_NUMBER: _builtins.int
+    TOOL_RESULT_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Plain text. At most 1 MiB in UTF-8."""
+    @_builtins.property
+    def tool_call(self) -> _form_pb2.ToolCall:
+        """A call that the model asked for, in a message of ROLE_ASSISTANT."""
+
+    @_builtins.property
+    def tool_result(self) -> _form_pb2.ToolResult:
+        """What a tool gave back, in a message of ROLE_TOOL."""
+
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
+        tool_call: _form_pb2.ToolCall | None = ...,
+        tool_result: _form_pb2.ToolResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "text", b"text", "tool_call", b"tool_call", "tool_result", b"tool_result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "text", b"text", "tool_call", b"tool_call", "tool_result", b"tool_result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["text"]  # noqa: Y015
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["text", "tool_call", "tool_result"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
 
@@ -296,6 +459,7 @@ class Timings(_message.Message):
 
     FIRST_TOKEN_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def first_token(self) -> _duration_pb2.Duration:
         """From the arrival of the request to the first content; absent when there was none."""
@@ -304,15 +468,20 @@ class Timings(_message.Message):
     def total(self) -> _duration_pb2.Duration:
         """From the arrival of the request to the end."""
 
+    @_builtins.property
+    def queued(self) -> _duration_pb2.Duration:
+        """How long the request waited for room; part of both."""
+
     def __init__(
         self,
         *,
         first_token: _duration_pb2.Duration | None = ...,
         total: _duration_pb2.Duration | None = ...,
+        queued: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["first_token", b"first_token", "total", b"total"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first_token", b"first_token", "queued", b"queued", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_token", b"first_token", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_token", b"first_token", "queued", b"queued", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.rpc import status_pb2 as _status_pb2
 from penstock.experiments.v1 import assignment_pb2 as _assignment_pb2
+from penstock.inference.v1 import form_pb2 as _form_pb2
 from penstock.inference.v1 import generation_pb2 as _generation_pb2
 import builtins as _builtins
 import sys
@@ -37,8 +38,16 @@ class GenerateRequest(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     CONVERSATION_FIELD_NUMBER: _builtins.int
     ASSIGNMENT_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    TOOL_CHOICE_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    TOP_LOGPROBS_FIELD_NUMBER: _builtins.int
+    ALTERNATIVES_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    CACHE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Name of a model as ListModels gives it, or `auto`; empty means `auto`."""
+    """Name of a model as ListModels gives it, an alias of the policy, or `auto`; empty means `auto`."""
     prompt: _builtins.str
     """A single user message. At most 1 MiB in UTF-8. Either this or `messages`."""
     max_tokens: _builtins.int
@@ -47,6 +56,20 @@ class GenerateRequest(_message.Message):
     """The end user's id, for experiments by user. At most 256 characters."""
     conversation: _builtins.str
     """The conversation's id, for experiments by conversation. At most 256 characters."""
+    priority: _generation_pb2.Priority.ValueType
+    """Who goes first when there is more work than room."""
+    top_logprobs: _builtins.int
+    """Tells the probability of each token, and of this many of the likeliest ones at its place, 0 to 20. Needs
+    CAPABILITY_LOGPROBS.
+    """
+    alternatives: _builtins.int
+    """How many answers to generate side by side, 1 to 16; absent means 1. More than one needs CAPABILITY_ALTERNATIVES."""
+    session: _builtins.str
+    """Id of a session whose requests share most of their prompt: they are sent to the same server where there is a choice. At
+    most 256 characters.
+    """
+    cache: _generation_pb2.CacheMode.ValueType
+    """What this request may have of the response cache."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.Message]:
         """A conversation, oldest first, up to 1024 messages. Either this or `prompt`."""
@@ -69,6 +92,18 @@ class GenerateRequest(_message.Message):
         then evaluates none of its own and hands this back.
         """
 
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedCompositeFieldContainer[_form_pb2.Tool]:
+        """Tools that the model may ask to have called, up to 128. Needs CAPABILITY_TOOLS."""
+
+    @_builtins.property
+    def tool_choice(self) -> _form_pb2.ToolChoice:
+        """Which of `tools` to call; absent leaves it to the model."""
+
+    @_builtins.property
+    def output(self) -> _form_pb2.Output:
+        """What the whole text has to be; absent for free text. Needs CAPABILITY_JSON_SCHEMA, _REGEX or _CHOICE."""
+
     def __init__(
         self,
         *,
@@ -82,19 +117,35 @@ class GenerateRequest(_message.Message):
         user: _builtins.str = ...,
         conversation: _builtins.str = ...,
         assignment: _assignment_pb2.Assignment | None = ...,
+        priority: _generation_pb2.Priority.ValueType = ...,
+        tools: _abc.Iterable[_form_pb2.Tool] | None = ...,
+        tool_choice: _form_pb2.ToolChoice | None = ...,
+        output: _form_pb2.Output | None = ...,
+        top_logprobs: _builtins.int | None = ...,
+        alternatives: _builtins.int | None = ...,
+        session: _builtins.str = ...,
+        cache: _generation_pb2.CacheMode.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_prompt", b"_prompt", "assignment", b"assignment", "max_tokens", b"max_tokens", "prompt", b"prompt", "sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives", "_max_tokens", b"_max_tokens", "_prompt", b"_prompt", "_top_logprobs", b"_top_logprobs", "alternatives", b"alternatives", "assignment", b"assignment", "max_tokens", b"max_tokens", "output", b"output", "prompt", b"prompt", "sampling", b"sampling", "tool_choice", b"tool_choice", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_prompt", b"_prompt", "assignment", b"assignment", "conversation", b"conversation", "max_tokens", b"max_tokens", "messages", b"messages", "model", b"model", "passages", b"passages", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives", "_max_tokens", b"_max_tokens", "_prompt", b"_prompt", "_top_logprobs", b"_top_logprobs", "alternatives", b"alternatives", "assignment", b"assignment", "cache", b"cache", "conversation", b"conversation", "max_tokens", b"max_tokens", "messages", b"messages", "model", b"model", "output", b"output", "passages", b"passages", "priority", b"priority", "prompt", b"prompt", "sampling", b"sampling", "session", b"session", "stop", b"stop", "tool_choice", b"tool_choice", "tools", b"tools", "top_logprobs", b"top_logprobs", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__alternatives: _TypeAlias = _typing.Literal["alternatives"]  # noqa: Y015
+    _WhichOneofArgType__alternatives: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives"]  # noqa: Y015
     _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
     _WhichOneofReturnType__prompt: _TypeAlias = _typing.Literal["prompt"]  # noqa: Y015
     _WhichOneofArgType__prompt: _TypeAlias = _typing.Literal["_prompt", b"_prompt"]  # noqa: Y015
+    _WhichOneofReturnType__top_logprobs: _TypeAlias = _typing.Literal["top_logprobs"]  # noqa: Y015
+    _WhichOneofArgType__top_logprobs: _TypeAlias = _typing.Literal["_top_logprobs", b"_top_logprobs"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__alternatives) -> _WhichOneofReturnType__alternatives | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt) -> _WhichOneofReturnType__prompt | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__top_logprobs) -> _WhichOneofReturnType__top_logprobs | None: ...
 
 Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
 
@@ -113,6 +164,12 @@ class GenerateResponse(_message.Message):
     ASSIGNMENT_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
+    ALTERNATIVES_FIELD_NUMBER: _builtins.int
+    CACHED_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The text."""
     finish_reason: _generation_pb2.FinishReason.ValueType
@@ -125,6 +182,12 @@ class GenerateResponse(_message.Message):
     """Id of the variant that shaped this response; empty when no experiment took part."""
     request_id: _builtins.str
     """Id of this request, as in `x-request-id`."""
+    alias: _builtins.str
+    """The entry of the policy that was applied; empty where there was none."""
+    cached: _builtins.bool
+    """Whether the answer was generated for an equal request before, or is shared with one under way; `usage` is then what that
+    generation took, and nothing was used up again.
+    """
     @_builtins.property
     def usage(self) -> _generation_pb2.Usage:
         """What was used up."""
@@ -136,6 +199,22 @@ class GenerateResponse(_message.Message):
     @_builtins.property
     def timings(self) -> _generation_pb2.Timings:
         """Where the time went."""
+
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.Attempt]:
+        """What was tried, in order; the last one answered."""
+
+    @_builtins.property
+    def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[_form_pb2.ToolCall]:
+        """The tool calls that the model asks for."""
+
+    @_builtins.property
+    def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_form_pb2.TokenLogprob]:
+        """Of the tokens of `text`, where they were asked for."""
+
+    @_builtins.property
+    def alternatives(self) -> _containers.RepeatedCompositeFieldContainer[Global___Alternative]:
+        """All answers, where more than one was asked for; `text`, `finish_reason`, `tool_calls` and `logprobs` are of the first."""
 
     def __init__(
         self,
@@ -149,14 +228,58 @@ class GenerateResponse(_message.Message):
         assignment: _assignment_pb2.Assignment | None = ...,
         timings: _generation_pb2.Timings | None = ...,
         request_id: _builtins.str = ...,
+        attempts: _abc.Iterable[_generation_pb2.Attempt] | None = ...,
+        alias: _builtins.str = ...,
+        tool_calls: _abc.Iterable[_form_pb2.ToolCall] | None = ...,
+        logprobs: _abc.Iterable[_form_pb2.TokenLogprob] | None = ...,
+        alternatives: _abc.Iterable[Global___Alternative] | None = ...,
+        cached: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "engine", b"engine", "finish_reason", b"finish_reason", "model", b"model", "request_id", b"request_id", "text", b"text", "timings", b"timings", "usage", b"usage", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "alternatives", b"alternatives", "assignment", b"assignment", "attempts", b"attempts", "cached", b"cached", "engine", b"engine", "finish_reason", b"finish_reason", "logprobs", b"logprobs", "model", b"model", "request_id", b"request_id", "text", b"text", "timings", b"timings", "tool_calls", b"tool_calls", "usage", b"usage", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GenerateResponse: _TypeAlias = GenerateResponse  # noqa: Y015
+
+@_typing.final
+class Alternative(_message.Message):
+    """One of several answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    FINISH_REASON_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """The text."""
+    finish_reason: _generation_pb2.FinishReason.ValueType
+    """Why it ended."""
+    @_builtins.property
+    def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[_form_pb2.ToolCall]:
+        """The tool calls that the model asks for."""
+
+    @_builtins.property
+    def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_form_pb2.TokenLogprob]:
+        """Of the tokens of `text`, where they were asked for."""
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        finish_reason: _generation_pb2.FinishReason.ValueType = ...,
+        tool_calls: _abc.Iterable[_form_pb2.ToolCall] | None = ...,
+        logprobs: _abc.Iterable[_form_pb2.TokenLogprob] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "logprobs", b"logprobs", "text", b"text", "tool_calls", b"tool_calls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Alternative: _TypeAlias = Alternative  # noqa: Y015
 
 @_typing.final
 class StreamGenerateRequest(_message.Message):
@@ -174,8 +297,16 @@ class StreamGenerateRequest(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     CONVERSATION_FIELD_NUMBER: _builtins.int
     ASSIGNMENT_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    TOOL_CHOICE_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    TOP_LOGPROBS_FIELD_NUMBER: _builtins.int
+    ALTERNATIVES_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    CACHE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Name of a model as ListModels gives it, or `auto`; empty means `auto`."""
+    """Name of a model as ListModels gives it, an alias of the policy, or `auto`; empty means `auto`."""
     prompt: _builtins.str
     """A single user message. At most 1 MiB in UTF-8. Either this or `messages`."""
     max_tokens: _builtins.int
@@ -184,6 +315,20 @@ class StreamGenerateRequest(_message.Message):
     """The end user's id, for experiments by user. At most 256 characters."""
     conversation: _builtins.str
     """The conversation's id, for experiments by conversation. At most 256 characters."""
+    priority: _generation_pb2.Priority.ValueType
+    """Who goes first when there is more work than room."""
+    top_logprobs: _builtins.int
+    """Tells the probability of each token, and of this many of the likeliest ones at its place, 0 to 20. Needs
+    CAPABILITY_LOGPROBS.
+    """
+    alternatives: _builtins.int
+    """How many answers to generate side by side, 1 to 16; absent means 1. More than one needs CAPABILITY_ALTERNATIVES."""
+    session: _builtins.str
+    """Id of a session whose requests share most of their prompt: they are sent to the same server where there is a choice. At
+    most 256 characters.
+    """
+    cache: _generation_pb2.CacheMode.ValueType
+    """What this request may have of the response cache."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.Message]:
         """A conversation, oldest first, up to 1024 messages. Either this or `prompt`."""
@@ -206,6 +351,18 @@ class StreamGenerateRequest(_message.Message):
         then evaluates none of its own and hands this back.
         """
 
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedCompositeFieldContainer[_form_pb2.Tool]:
+        """Tools that the model may ask to have called, up to 128. Needs CAPABILITY_TOOLS."""
+
+    @_builtins.property
+    def tool_choice(self) -> _form_pb2.ToolChoice:
+        """Which of `tools` to call; absent leaves it to the model."""
+
+    @_builtins.property
+    def output(self) -> _form_pb2.Output:
+        """What the whole text has to be; absent for free text. Needs CAPABILITY_JSON_SCHEMA, _REGEX or _CHOICE."""
+
     def __init__(
         self,
         *,
@@ -219,19 +376,35 @@ class StreamGenerateRequest(_message.Message):
         user: _builtins.str = ...,
         conversation: _builtins.str = ...,
         assignment: _assignment_pb2.Assignment | None = ...,
+        priority: _generation_pb2.Priority.ValueType = ...,
+        tools: _abc.Iterable[_form_pb2.Tool] | None = ...,
+        tool_choice: _form_pb2.ToolChoice | None = ...,
+        output: _form_pb2.Output | None = ...,
+        top_logprobs: _builtins.int | None = ...,
+        alternatives: _builtins.int | None = ...,
+        session: _builtins.str = ...,
+        cache: _generation_pb2.CacheMode.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_prompt", b"_prompt", "assignment", b"assignment", "max_tokens", b"max_tokens", "prompt", b"prompt", "sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives", "_max_tokens", b"_max_tokens", "_prompt", b"_prompt", "_top_logprobs", b"_top_logprobs", "alternatives", b"alternatives", "assignment", b"assignment", "max_tokens", b"max_tokens", "output", b"output", "prompt", b"prompt", "sampling", b"sampling", "tool_choice", b"tool_choice", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_prompt", b"_prompt", "assignment", b"assignment", "conversation", b"conversation", "max_tokens", b"max_tokens", "messages", b"messages", "model", b"model", "passages", b"passages", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives", "_max_tokens", b"_max_tokens", "_prompt", b"_prompt", "_top_logprobs", b"_top_logprobs", "alternatives", b"alternatives", "assignment", b"assignment", "cache", b"cache", "conversation", b"conversation", "max_tokens", b"max_tokens", "messages", b"messages", "model", b"model", "output", b"output", "passages", b"passages", "priority", b"priority", "prompt", b"prompt", "sampling", b"sampling", "session", b"session", "stop", b"stop", "tool_choice", b"tool_choice", "tools", b"tools", "top_logprobs", b"top_logprobs", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__alternatives: _TypeAlias = _typing.Literal["alternatives"]  # noqa: Y015
+    _WhichOneofArgType__alternatives: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives"]  # noqa: Y015
     _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
     _WhichOneofReturnType__prompt: _TypeAlias = _typing.Literal["prompt"]  # noqa: Y015
     _WhichOneofArgType__prompt: _TypeAlias = _typing.Literal["_prompt", b"_prompt"]  # noqa: Y015
+    _WhichOneofReturnType__top_logprobs: _TypeAlias = _typing.Literal["top_logprobs"]  # noqa: Y015
+    _WhichOneofArgType__top_logprobs: _TypeAlias = _typing.Literal["_top_logprobs", b"_top_logprobs"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__alternatives) -> _WhichOneofReturnType__alternatives | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt) -> _WhichOneofReturnType__prompt | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__top_logprobs) -> _WhichOneofReturnType__top_logprobs | None: ...
 
 Global___StreamGenerateRequest: _TypeAlias = StreamGenerateRequest  # noqa: Y015
 
@@ -245,6 +418,7 @@ class StreamGenerateResponse(_message.Message):
     DELTA_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
+    TOOL_CALL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def started(self) -> Global___GenerationStarted:
         """The first event: what was decided."""
@@ -261,6 +435,10 @@ class StreamGenerateResponse(_message.Message):
     def finished(self) -> Global___GenerationFinished:
         """The last event, sent exactly once."""
 
+    @_builtins.property
+    def tool_call(self) -> Global___ToolCallDelta:
+        """More of a tool call."""
+
     def __init__(
         self,
         *,
@@ -268,12 +446,13 @@ class StreamGenerateResponse(_message.Message):
         delta: Global___GenerationDelta | None = ...,
         usage: _generation_pb2.Usage | None = ...,
         finished: Global___GenerationFinished | None = ...,
+        tool_call: Global___ToolCallDelta | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "finished", b"finished", "started", b"started", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "finished", b"finished", "started", b"started", "tool_call", b"tool_call", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "finished", b"finished", "started", b"started", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "finished", b"finished", "started", b"started", "tool_call", b"tool_call", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "delta", "usage", "finished"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "delta", "usage", "finished", "tool_call"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -290,6 +469,9 @@ class GenerationStarted(_message.Message):
     VARIANT_FIELD_NUMBER: _builtins.int
     ASSIGNMENT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    CACHED_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model that answers."""
     engine: _builtins.str
@@ -298,9 +480,17 @@ class GenerationStarted(_message.Message):
     """Id of the variant that shapes the response; empty when no experiment takes part."""
     request_id: _builtins.str
     """Id of this request, as in `x-request-id`."""
+    alias: _builtins.str
+    """The entry of the policy that was applied; empty where there was none."""
+    cached: _builtins.bool
+    """Whether the answer was generated for an equal request before, or is shared with one under way."""
     @_builtins.property
     def assignment(self) -> _assignment_pb2.Assignment:
         """The assignment behind `variant`; absent when no experiment takes part."""
+
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.Attempt]:
+        """What was tried, in order; the last one answers."""
 
     def __init__(
         self,
@@ -310,10 +500,13 @@ class GenerationStarted(_message.Message):
         variant: _builtins.str = ...,
         assignment: _assignment_pb2.Assignment | None = ...,
         request_id: _builtins.str = ...,
+        attempts: _abc.Iterable[_generation_pb2.Attempt] | None = ...,
+        alias: _builtins.str = ...,
+        cached: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "engine", b"engine", "model", b"model", "request_id", b"request_id", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "assignment", b"assignment", "attempts", b"attempts", "cached", b"cached", "engine", b"engine", "model", b"model", "request_id", b"request_id", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -326,20 +519,68 @@ class GenerationDelta(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TEXT_FIELD_NUMBER: _builtins.int
+    ALTERNATIVE_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The text to append."""
+    alternative: _builtins.int
+    """Which answer it belongs to, from 0, where more than one was asked for."""
+    @_builtins.property
+    def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_form_pb2.TokenLogprob]:
+        """Of the tokens of `text`, where they were asked for."""
+
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
+        alternative: _builtins.int = ...,
+        logprobs: _abc.Iterable[_form_pb2.TokenLogprob] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alternative", b"alternative", "logprobs", b"logprobs", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GenerationDelta: _TypeAlias = GenerationDelta  # noqa: Y015
+
+@_typing.final
+class ToolCallDelta(_message.Message):
+    """More of a tool call that the model asks for. Pieces of one call have the same `index` and come in order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    ALTERNATIVE_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Which call of the answer it belongs to, from 0."""
+    id: _builtins.str
+    """Id of the call; with its first piece only."""
+    name: _builtins.str
+    """Name of the tool; with the first piece only."""
+    arguments: _builtins.str
+    """Text to append to the arguments, which are a JSON object once complete."""
+    alternative: _builtins.int
+    """Which answer it belongs to, from 0, where more than one was asked for."""
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        arguments: _builtins.str = ...,
+        alternative: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alternative", b"alternative", "arguments", b"arguments", "id", b"id", "index", b"index", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolCallDelta: _TypeAlias = ToolCallDelta  # noqa: Y015
 
 @_typing.final
 class GenerationFinished(_message.Message):
@@ -351,6 +592,8 @@ class GenerationFinished(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    FINISH_REASONS_FIELD_NUMBER: _builtins.int
     finish_reason: _generation_pb2.FinishReason.ValueType
     """Why it ended."""
     @_builtins.property
@@ -365,6 +608,14 @@ class GenerationFinished(_message.Message):
     def error(self) -> _status_pb2.Status:
         """With FINISH_REASON_ERROR: what went wrong, with the same details as a failed call."""
 
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.Attempt]:
+        """What was tried, in order, as it ended; the last one gave the text."""
+
+    @_builtins.property
+    def finish_reasons(self) -> _containers.RepeatedScalarFieldContainer[_generation_pb2.FinishReason.ValueType]:
+        """Why each answer ended, in their order, where more than one was asked for; `finish_reason` is of the first."""
+
     def __init__(
         self,
         *,
@@ -372,10 +623,12 @@ class GenerationFinished(_message.Message):
         usage: _generation_pb2.Usage | None = ...,
         timings: _generation_pb2.Timings | None = ...,
         error: _status_pb2.Status | None = ...,
+        attempts: _abc.Iterable[_generation_pb2.Attempt] | None = ...,
+        finish_reasons: _abc.Iterable[_generation_pb2.FinishReason.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "finish_reason", b"finish_reason", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "error", b"error", "finish_reason", b"finish_reason", "finish_reasons", b"finish_reasons", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

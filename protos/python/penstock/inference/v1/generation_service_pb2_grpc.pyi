@@ -35,8 +35,11 @@ class GenerationServiceStub:
     def __new__(cls, channel: _aio.Channel) -> GenerationServiceAsyncStub: ...
     Generate: _grpc.UnaryUnaryMultiCallable[_generation_service_pb2.GenerateRequest, _generation_service_pb2.GenerateResponse]
     """Generates, and answers once all of it is there.
-    Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING), INVALID_ARGUMENT (CONTEXT_TOO_LONG),
-    UNAVAILABLE (ENGINE_UNAVAILABLE), RESOURCE_EXHAUSTED (ENGINE_OVERLOADED), INTERNAL (GENERATION_FAILED).
+    What fails before its first content is tried again, at another server of the model or at the next model that `model`
+    allows for; the response lists the attempts.
+    Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING), INVALID_ARGUMENT (CONTEXT_TOO_LONG,
+    CONTENT_POLICY), UNAVAILABLE (ENGINE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, ENGINE_OVERLOADED), INTERNAL
+    (GENERATION_FAILED), DEADLINE_EXCEEDED.
     """
     StreamGenerate: _grpc.UnaryStreamMultiCallable[_generation_service_pb2.StreamGenerateRequest, _generation_service_pb2.StreamGenerateResponse]
     """Generates, and streams what is there: `started`, any number of `delta` and `usage`, and exactly one `finished`. A
@@ -51,8 +54,11 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryUnaryMultiCallable[_generation_service_pb2.GenerateRequest, _generation_service_pb2.GenerateResponse]  # type: ignore[assignment]
     """Generates, and answers once all of it is there.
-    Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING), INVALID_ARGUMENT (CONTEXT_TOO_LONG),
-    UNAVAILABLE (ENGINE_UNAVAILABLE), RESOURCE_EXHAUSTED (ENGINE_OVERLOADED), INTERNAL (GENERATION_FAILED).
+    What fails before its first content is tried again, at another server of the model or at the next model that `model`
+    allows for; the response lists the attempts.
+    Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING), INVALID_ARGUMENT (CONTEXT_TOO_LONG,
+    CONTENT_POLICY), UNAVAILABLE (ENGINE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, ENGINE_OVERLOADED), INTERNAL
+    (GENERATION_FAILED), DEADLINE_EXCEEDED.
     """
     StreamGenerate: _aio.UnaryStreamMultiCallable[_generation_service_pb2.StreamGenerateRequest, _generation_service_pb2.StreamGenerateResponse]  # type: ignore[assignment]
     """Generates, and streams what is there: `started`, any number of `delta` and `usage`, and exactly one `finished`. A
@@ -70,8 +76,11 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_generation_service_pb2.GenerateResponse, _abc.Awaitable[_generation_service_pb2.GenerateResponse]]:
         """Generates, and answers once all of it is there.
-        Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING), INVALID_ARGUMENT (CONTEXT_TOO_LONG),
-        UNAVAILABLE (ENGINE_UNAVAILABLE), RESOURCE_EXHAUSTED (ENGINE_OVERLOADED), INTERNAL (GENERATION_FAILED).
+        What fails before its first content is tried again, at another server of the model or at the next model that `model`
+        allows for; the response lists the attempts.
+        Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING), INVALID_ARGUMENT (CONTEXT_TOO_LONG,
+        CONTENT_POLICY), UNAVAILABLE (ENGINE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, ENGINE_OVERLOADED), INTERNAL
+        (GENERATION_FAILED), DEADLINE_EXCEEDED.
         """
 
     @_abc_1.abstractmethod

@@ -22,19 +22,26 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!penstock/inference/v1/model.proto\x12\x15penstock.inference.v1\"\x96\x03\n\x05Model\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12\x16\n\x06\x65ngine\x18\x02 \x01(\tR\x06\x65ngine\x12\x45\n\x0c\x63\x61pabilities\x18\x03 \x03(\x0e\x32!.penstock.inference.v1.CapabilityR\x0c\x63\x61pabilities\x12\x37\n\x05state\x18\x04 \x01(\x0e\x32!.penstock.inference.v1.ModelStateR\x05state\x12%\n\x0e\x63ontext_tokens\x18\x05 \x01(\x05R\rcontextTokens\x12\x1e\n\ndimensions\x18\x06 \x01(\x05R\ndimensions\x12\x1c\n\tlanguages\x18\x07 \x03(\tR\tlanguages\x12\x1d\n\nsize_bytes\x18\x08 \x01(\x03R\tsizeBytes\x12 \n\x0b\x64\x65scription\x18\t \x01(\tR\x0b\x64\x65scription\x12\x17\n\x07is_auto\x18\n \x01(\x08R\x06isAuto\x12 \n\x0b\x66ingerprint\x18\x0b \x01(\tR\x0b\x66ingerprint*x\n\nCapability\x12\x1a\n\x16\x43\x41PABILITY_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43\x41PABILITY_GENERATION\x10\x01\x12\x18\n\x14\x43\x41PABILITY_EMBEDDING\x10\x02\x12\x19\n\x15\x43\x41PABILITY_EXTRACTION\x10\x03*w\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14MODEL_STATE_UNLOADED\x10\x01\x12\x15\n\x11MODEL_STATE_READY\x10\x02\x12\x1b\n\x17MODEL_STATE_UNREACHABLE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!penstock/inference/v1/model.proto\x12\x15penstock.inference.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x92\x01\n\rModelProgress\x12\x37\n\x05stage\x18\x01 \x01(\x0e\x32!.penstock.inference.v1.ModelStageR\x05stage\x12\'\n\x0f\x63ompleted_bytes\x18\x02 \x01(\x03R\x0e\x63ompletedBytes\x12\x1f\n\x0btotal_bytes\x18\x03 \x01(\x03R\ntotalBytes\"\xde\x06\n\x05Model\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12\x16\n\x06\x65ngine\x18\x02 \x01(\tR\x06\x65ngine\x12\x45\n\x0c\x63\x61pabilities\x18\x03 \x03(\x0e\x32!.penstock.inference.v1.CapabilityR\x0c\x63\x61pabilities\x12\x37\n\x05state\x18\x04 \x01(\x0e\x32!.penstock.inference.v1.ModelStateR\x05state\x12%\n\x0e\x63ontext_tokens\x18\x05 \x01(\x05R\rcontextTokens\x12\x1e\n\ndimensions\x18\x06 \x01(\x05R\ndimensions\x12\x1c\n\tlanguages\x18\x07 \x03(\tR\tlanguages\x12\x1d\n\nsize_bytes\x18\x08 \x01(\x03R\tsizeBytes\x12 \n\x0b\x64\x65scription\x18\t \x01(\tR\x0b\x64\x65scription\x12\x17\n\x07is_auto\x18\n \x01(\x08R\x06isAuto\x12 \n\x0b\x66ingerprint\x18\x0b \x01(\tR\x0b\x66ingerprint\x12\x35\n\x06\x64\x65vice\x18\x0c \x01(\x0e\x32\x1d.penstock.inference.v1.DeviceR\x06\x64\x65vice\x12\"\n\x0cquantization\x18\r \x01(\tR\x0cquantization\x12\x16\n\x06\x66ormat\x18\x0e \x01(\tR\x06\x66ormat\x12\x12\n\x04path\x18\x0f \x01(\tR\x04path\x12;\n\x0b\x63reate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12!\n\x0cmemory_bytes\x18\x12 \x01(\x03R\x0bmemoryBytes\x12)\n\x10running_requests\x18\x13 \x01(\x05R\x0frunningRequests\x12\x37\n\tload_time\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08loadTime\x12>\n\rlast_use_time\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0blastUseTime*\x8d\x02\n\nCapability\x12\x1a\n\x16\x43\x41PABILITY_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43\x41PABILITY_GENERATION\x10\x01\x12\x18\n\x14\x43\x41PABILITY_EMBEDDING\x10\x02\x12\x19\n\x15\x43\x41PABILITY_EXTRACTION\x10\x03\x12\x14\n\x10\x43\x41PABILITY_TOOLS\x10\n\x12\x1a\n\x16\x43\x41PABILITY_JSON_SCHEMA\x10\x0b\x12\x14\n\x10\x43\x41PABILITY_REGEX\x10\x0c\x12\x15\n\x11\x43\x41PABILITY_CHOICE\x10\r\x12\x17\n\x13\x43\x41PABILITY_LOGPROBS\x10\x0e\x12\x1b\n\x17\x43\x41PABILITY_ALTERNATIVES\x10\x0f*\xa8\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14MODEL_STATE_UNLOADED\x10\x01\x12\x15\n\x11MODEL_STATE_READY\x10\x02\x12\x1b\n\x17MODEL_STATE_UNREACHABLE\x10\x03\x12\x17\n\x13MODEL_STATE_LOADING\x10\x04\x12\x16\n\x12MODEL_STATE_FAILED\x10\x05*R\n\x06\x44\x65vice\x12\x16\n\x12\x44\x45VICE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x44\x45VICE_AUTO\x10\x01\x12\x0e\n\nDEVICE_CPU\x10\x02\x12\x0f\n\x0b\x44\x45VICE_CUDA\x10\x03*\xaf\x01\n\nModelStage\x12\x1b\n\x17MODEL_STAGE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STAGE_WAITING\x10\x01\x12\x1b\n\x17MODEL_STAGE_DOWNLOADING\x10\x02\x12\x19\n\x15MODEL_STAGE_VERIFYING\x10\x03\x12\x1a\n\x16MODEL_STAGE_CONVERTING\x10\x04\x12\x17\n\x13MODEL_STAGE_LOADING\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock.inference.v1.model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CAPABILITY']._serialized_start=469
-  _globals['_CAPABILITY']._serialized_end=589
-  _globals['_MODELSTATE']._serialized_start=591
-  _globals['_MODELSTATE']._serialized_end=710
-  _globals['_MODEL']._serialized_start=61
-  _globals['_MODEL']._serialized_end=467
+  _globals['_CAPABILITY']._serialized_start=1108
+  _globals['_CAPABILITY']._serialized_end=1377
+  _globals['_MODELSTATE']._serialized_start=1380
+  _globals['_MODELSTATE']._serialized_end=1548
+  _globals['_DEVICE']._serialized_start=1550
+  _globals['_DEVICE']._serialized_end=1632
+  _globals['_MODELSTAGE']._serialized_start=1635
+  _globals['_MODELSTAGE']._serialized_end=1810
+  _globals['_MODELPROGRESS']._serialized_start=94
+  _globals['_MODELPROGRESS']._serialized_end=240
+  _globals['_MODEL']._serialized_start=243
+  _globals['_MODEL']._serialized_end=1105
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -33,6 +34,18 @@ class _CapabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Capability
     """Turn text into vectors."""
     CAPABILITY_EXTRACTION: _Capability.ValueType  # 3
     """Answer by choosing sentences out of what it is given; it never writes one of its own."""
+    CAPABILITY_TOOLS: _Capability.ValueType  # 10
+    """Ask to have tools called."""
+    CAPABILITY_JSON_SCHEMA: _Capability.ValueType  # 11
+    """Be held to a JSON Schema."""
+    CAPABILITY_REGEX: _Capability.ValueType  # 12
+    """Be held to a regular expression."""
+    CAPABILITY_CHOICE: _Capability.ValueType  # 13
+    """Be held to one of several texts."""
+    CAPABILITY_LOGPROBS: _Capability.ValueType  # 14
+    """Tell the probabilities of tokens."""
+    CAPABILITY_ALTERNATIVES: _Capability.ValueType  # 15
+    """Generate several answers side by side."""
 
 class Capability(_Capability, metaclass=_CapabilityEnumTypeWrapper):
     """What a model can do."""
@@ -45,6 +58,18 @@ CAPABILITY_EMBEDDING: Capability.ValueType  # 2
 """Turn text into vectors."""
 CAPABILITY_EXTRACTION: Capability.ValueType  # 3
 """Answer by choosing sentences out of what it is given; it never writes one of its own."""
+CAPABILITY_TOOLS: Capability.ValueType  # 10
+"""Ask to have tools called."""
+CAPABILITY_JSON_SCHEMA: Capability.ValueType  # 11
+"""Be held to a JSON Schema."""
+CAPABILITY_REGEX: Capability.ValueType  # 12
+"""Be held to a regular expression."""
+CAPABILITY_CHOICE: Capability.ValueType  # 13
+"""Be held to one of several texts."""
+CAPABILITY_LOGPROBS: Capability.ValueType  # 14
+"""Tell the probabilities of tokens."""
+CAPABILITY_ALTERNATIVES: Capability.ValueType  # 15
+"""Generate several answers side by side."""
 Global___Capability: _TypeAlias = Capability  # noqa: Y015
 
 class _ModelState:
@@ -61,6 +86,10 @@ class _ModelStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelState
     """Ready."""
     MODEL_STATE_UNREACHABLE: _ModelState.ValueType  # 3
     """Its server does not answer at the moment."""
+    MODEL_STATE_LOADING: _ModelState.ValueType  # 4
+    """On its way into memory; requests wait for it."""
+    MODEL_STATE_FAILED: _ModelState.ValueType  # 5
+    """Its file cannot be loaded. A request for it is told why; it is tried again once the file changes."""
 
 class ModelState(_ModelState, metaclass=_ModelStateEnumTypeWrapper):
     """Whether a model can be used right now."""
@@ -73,7 +102,105 @@ MODEL_STATE_READY: ModelState.ValueType  # 2
 """Ready."""
 MODEL_STATE_UNREACHABLE: ModelState.ValueType  # 3
 """Its server does not answer at the moment."""
+MODEL_STATE_LOADING: ModelState.ValueType  # 4
+"""On its way into memory; requests wait for it."""
+MODEL_STATE_FAILED: ModelState.ValueType  # 5
+"""Its file cannot be loaded. A request for it is told why; it is tried again once the file changes."""
 Global___ModelState: _TypeAlias = ModelState  # noqa: Y015
+
+class _Device:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeviceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Device.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DEVICE_UNSPECIFIED: _Device.ValueType  # 0
+    """In requests, as DEVICE_AUTO; in answers, not known, or not loaded."""
+    DEVICE_AUTO: _Device.ValueType  # 1
+    """A GPU where the engine can use one, else the CPU. Never sent in answers."""
+    DEVICE_CPU: _Device.ValueType  # 2
+    """The CPU."""
+    DEVICE_CUDA: _Device.ValueType  # 3
+    """An NVIDIA GPU, wholly or in part."""
+
+class Device(_Device, metaclass=_DeviceEnumTypeWrapper):
+    """Where a model runs."""
+
+DEVICE_UNSPECIFIED: Device.ValueType  # 0
+"""In requests, as DEVICE_AUTO; in answers, not known, or not loaded."""
+DEVICE_AUTO: Device.ValueType  # 1
+"""A GPU where the engine can use one, else the CPU. Never sent in answers."""
+DEVICE_CPU: Device.ValueType  # 2
+"""The CPU."""
+DEVICE_CUDA: Device.ValueType  # 3
+"""An NVIDIA GPU, wholly or in part."""
+Global___Device: _TypeAlias = Device  # noqa: Y015
+
+class _ModelStage:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ModelStageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelStage.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MODEL_STAGE_UNSPECIFIED: _ModelStage.ValueType  # 0
+    """Never sent."""
+    MODEL_STAGE_WAITING: _ModelStage.ValueType  # 1
+    """Waiting for memory, or for the same model to leave it."""
+    MODEL_STAGE_DOWNLOADING: _ModelStage.ValueType  # 2
+    """Fetching it from a registry."""
+    MODEL_STAGE_VERIFYING: _ModelStage.ValueType  # 3
+    """Checking what was fetched."""
+    MODEL_STAGE_CONVERTING: _ModelStage.ValueType  # 4
+    """Writing safetensors as the GGUF file that the engine reads."""
+    MODEL_STAGE_LOADING: _ModelStage.ValueType  # 5
+    """Bringing it into memory."""
+
+class ModelStage(_ModelStage, metaclass=_ModelStageEnumTypeWrapper):
+    """What a load or a pull is doing."""
+
+MODEL_STAGE_UNSPECIFIED: ModelStage.ValueType  # 0
+"""Never sent."""
+MODEL_STAGE_WAITING: ModelStage.ValueType  # 1
+"""Waiting for memory, or for the same model to leave it."""
+MODEL_STAGE_DOWNLOADING: ModelStage.ValueType  # 2
+"""Fetching it from a registry."""
+MODEL_STAGE_VERIFYING: ModelStage.ValueType  # 3
+"""Checking what was fetched."""
+MODEL_STAGE_CONVERTING: ModelStage.ValueType  # 4
+"""Writing safetensors as the GGUF file that the engine reads."""
+MODEL_STAGE_LOADING: ModelStage.ValueType  # 5
+"""Bringing it into memory."""
+Global___ModelStage: _TypeAlias = ModelStage  # noqa: Y015
+
+@_typing.final
+class ModelProgress(_message.Message):
+    """How far a load or a pull has come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: _builtins.int
+    COMPLETED_BYTES_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    stage: Global___ModelStage.ValueType
+    """What it is doing."""
+    completed_bytes: _builtins.int
+    """Bytes done in this stage; 0 where unknown."""
+    total_bytes: _builtins.int
+    """Bytes of this stage in all; 0 where unknown. It may grow while a pull learns what belongs to the model."""
+    def __init__(
+        self,
+        *,
+        stage: Global___ModelStage.ValueType = ...,
+        completed_bytes: _builtins.int = ...,
+        total_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_bytes", b"completed_bytes", "stage", b"stage", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelProgress: _TypeAlias = ModelProgress  # noqa: Y015
 
 @_typing.final
 class Model(_message.Message):
@@ -92,6 +219,16 @@ class Model(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     IS_AUTO_FIELD_NUMBER: _builtins.int
     FINGERPRINT_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    QUANTIZATION_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    RUNNING_REQUESTS_FIELD_NUMBER: _builtins.int
+    LOAD_TIME_FIELD_NUMBER: _builtins.int
+    LAST_USE_TIME_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name to use in requests."""
     engine: _builtins.str
@@ -110,6 +247,18 @@ class Model(_message.Message):
     """Whether `auto` resolves to it at present, for the first of its capabilities."""
     fingerprint: _builtins.str
     """For embedders: identifies weights and pooling."""
+    device: Global___Device.ValueType
+    """Where it runs; DEVICE_UNSPECIFIED where it is not loaded or its engine does not tell."""
+    quantization: _builtins.str
+    """Form of its weights, such as `Q4_K_M`, `Q8_0`, `F16`; empty where unknown."""
+    format: _builtins.str
+    """Format of its files: `gguf` or `safetensors`; empty where unknown."""
+    path: _builtins.str
+    """Its file or folder, relative to MODELS_DIR; empty where it does not lie there."""
+    memory_bytes: _builtins.int
+    """Bytes of memory it is expected to take, or takes while loaded; 0 where unknown."""
+    running_requests: _builtins.int
+    """Requests that use it at present; 0 where its engine runs elsewhere."""
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[Global___Capability.ValueType]:
         """What it can do."""
@@ -117,6 +266,22 @@ class Model(_message.Message):
     @_builtins.property
     def languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Languages it declares, as BCP 47 tags; empty where it declares none."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When its files came here; absent where unknown."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When its files last changed; absent where unknown."""
+
+    @_builtins.property
+    def load_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was loaded; absent where it is not loaded or its engine does not tell."""
+
+    @_builtins.property
+    def last_use_time(self) -> _timestamp_pb2.Timestamp:
+        """When a request last used it; absent where it has not been used since it was loaded, or its engine does not tell."""
 
     def __init__(
         self,
@@ -132,10 +297,20 @@ class Model(_message.Message):
         description: _builtins.str = ...,
         is_auto: _builtins.bool = ...,
         fingerprint: _builtins.str = ...,
+        device: Global___Device.ValueType = ...,
+        quantization: _builtins.str = ...,
+        format: _builtins.str = ...,
+        path: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        memory_bytes: _builtins.int = ...,
+        running_requests: _builtins.int = ...,
+        load_time: _timestamp_pb2.Timestamp | None = ...,
+        last_use_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "last_use_time", b"last_use_time", "load_time", b"load_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "context_tokens", b"context_tokens", "description", b"description", "dimensions", b"dimensions", "engine", b"engine", "fingerprint", b"fingerprint", "is_auto", b"is_auto", "languages", b"languages", "model", b"model", "size_bytes", b"size_bytes", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "context_tokens", b"context_tokens", "create_time", b"create_time", "description", b"description", "device", b"device", "dimensions", b"dimensions", "engine", b"engine", "fingerprint", b"fingerprint", "format", b"format", "is_auto", b"is_auto", "languages", b"languages", "last_use_time", b"last_use_time", "load_time", b"load_time", "memory_bytes", b"memory_bytes", "model", b"model", "path", b"path", "quantization", b"quantization", "running_requests", b"running_requests", "size_bytes", b"size_bytes", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ModelServiceStub(object):
-    """Tells which models there are.
+    """Tells which models there are, and brings them in and out.
+    What an engine cannot do is refused with FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING), naming what and which engine can.
     """
 
     def __init__(self, channel):
@@ -40,14 +41,97 @@ class ModelServiceStub(object):
                 request_serializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.ListModelsRequest.SerializeToString,
                 response_deserializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
+        self.LoadModel = channel.unary_stream(
+                '/penstock.inference.v1.ModelService/LoadModel',
+                request_serializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.LoadModelRequest.SerializeToString,
+                response_deserializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.LoadModelResponse.FromString,
+                _registered_method=True)
+        self.UnloadModel = channel.unary_unary(
+                '/penstock.inference.v1.ModelService/UnloadModel',
+                request_serializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.UnloadModelRequest.SerializeToString,
+                response_deserializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.UnloadModelResponse.FromString,
+                _registered_method=True)
+        self.PullModel = channel.unary_stream(
+                '/penstock.inference.v1.ModelService/PullModel',
+                request_serializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.PullModelRequest.SerializeToString,
+                response_deserializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.PullModelResponse.FromString,
+                _registered_method=True)
+        self.DeleteModel = channel.unary_unary(
+                '/penstock.inference.v1.ModelService/DeleteModel',
+                request_serializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.DeleteModelRequest.SerializeToString,
+                response_deserializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.DeleteModelResponse.FromString,
+                _registered_method=True)
+        self.OptimizeMemory = channel.unary_unary(
+                '/penstock.inference.v1.ModelService/OptimizeMemory',
+                request_serializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.OptimizeMemoryRequest.SerializeToString,
+                response_deserializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.OptimizeMemoryResponse.FromString,
+                _registered_method=True)
+        self.GetSystem = channel.unary_unary(
+                '/penstock.inference.v1.ModelService/GetSystem',
+                request_serializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.GetSystemRequest.SerializeToString,
+                response_deserializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.GetSystemResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer(object):
-    """Tells which models there are.
+    """Tells which models there are, and brings them in and out.
+    What an engine cannot do is refused with FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING), naming what and which engine can.
     """
 
     def ListModels(self, request, context):
         """Lists the models of all engines in reach.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LoadModel(self, request, context):
+        """Brings a model into memory: any number of `progress`, and exactly one `finished`. A model that is loaded already finishes at
+        once; calls for one model share one load. Cancelling the call gives up waiting; a conversion that nobody waits for any
+        more is abandoned. It need not be called: the first request loads a local model too.
+        Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING, DEVICE_UNAVAILABLE, MODEL_IN_USE when it
+        is loaded on another device), RESOURCE_EXHAUSTED (OUT_OF_MEMORY), UNAVAILABLE (ENGINE_UNAVAILABLE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnloadModel(self, request, context):
+        """Takes a model out of memory, and gives the memory back to the system.
+        Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_NOT_LOADED, MODEL_IN_USE, MODEL_CAPABILITY_MISSING).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PullModel(self, request, context):
+        """Fetches a model from its engine's registry: any number of `progress`, and exactly one `finished`. Cancelling the call stops
+        the download; another pull goes on where it ended. Only Ollama has a registry.
+        Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING where no engine can pull), UNAVAILABLE
+        (ENGINE_UNAVAILABLE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteModel(self, request, context):
+        """Deletes a model's files, after taking it out of memory.
+        Errors: as UnloadModel, but for MODEL_NOT_LOADED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def OptimizeMemory(self, request, context):
+        """Unloads the models of this process that no request uses, the least recently used first, and gives freed memory back to the
+        system.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSystem(self, request, context):
+        """Tells of the machine, the process, its GPUs and the loaded models.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -61,6 +145,36 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     request_deserializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.ListModelsRequest.FromString,
                     response_serializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.ListModelsResponse.SerializeToString,
             ),
+            'LoadModel': grpc.unary_stream_rpc_method_handler(
+                    servicer.LoadModel,
+                    request_deserializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.LoadModelRequest.FromString,
+                    response_serializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.LoadModelResponse.SerializeToString,
+            ),
+            'UnloadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnloadModel,
+                    request_deserializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.UnloadModelRequest.FromString,
+                    response_serializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.UnloadModelResponse.SerializeToString,
+            ),
+            'PullModel': grpc.unary_stream_rpc_method_handler(
+                    servicer.PullModel,
+                    request_deserializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.PullModelRequest.FromString,
+                    response_serializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.PullModelResponse.SerializeToString,
+            ),
+            'DeleteModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteModel,
+                    request_deserializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.DeleteModelRequest.FromString,
+                    response_serializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.DeleteModelResponse.SerializeToString,
+            ),
+            'OptimizeMemory': grpc.unary_unary_rpc_method_handler(
+                    servicer.OptimizeMemory,
+                    request_deserializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.OptimizeMemoryRequest.FromString,
+                    response_serializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.OptimizeMemoryResponse.SerializeToString,
+            ),
+            'GetSystem': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSystem,
+                    request_deserializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.GetSystemRequest.FromString,
+                    response_serializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.GetSystemResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'penstock.inference.v1.ModelService', rpc_method_handlers)
@@ -70,7 +184,8 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService(object):
-    """Tells which models there are.
+    """Tells which models there are, and brings them in and out.
+    What an engine cannot do is refused with FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING), naming what and which engine can.
     """
 
     @staticmethod
@@ -90,6 +205,168 @@ class ModelService(object):
             '/penstock.inference.v1.ModelService/ListModels',
             penstock_dot_inference_dot_v1_dot_model__service__pb2.ListModelsRequest.SerializeToString,
             penstock_dot_inference_dot_v1_dot_model__service__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/penstock.inference.v1.ModelService/LoadModel',
+            penstock_dot_inference_dot_v1_dot_model__service__pb2.LoadModelRequest.SerializeToString,
+            penstock_dot_inference_dot_v1_dot_model__service__pb2.LoadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnloadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.inference.v1.ModelService/UnloadModel',
+            penstock_dot_inference_dot_v1_dot_model__service__pb2.UnloadModelRequest.SerializeToString,
+            penstock_dot_inference_dot_v1_dot_model__service__pb2.UnloadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PullModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/penstock.inference.v1.ModelService/PullModel',
+            penstock_dot_inference_dot_v1_dot_model__service__pb2.PullModelRequest.SerializeToString,
+            penstock_dot_inference_dot_v1_dot_model__service__pb2.PullModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.inference.v1.ModelService/DeleteModel',
+            penstock_dot_inference_dot_v1_dot_model__service__pb2.DeleteModelRequest.SerializeToString,
+            penstock_dot_inference_dot_v1_dot_model__service__pb2.DeleteModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OptimizeMemory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.inference.v1.ModelService/OptimizeMemory',
+            penstock_dot_inference_dot_v1_dot_model__service__pb2.OptimizeMemoryRequest.SerializeToString,
+            penstock_dot_inference_dot_v1_dot_model__service__pb2.OptimizeMemoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSystem(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.inference.v1.ModelService/GetSystem',
+            penstock_dot_inference_dot_v1_dot_model__service__pb2.GetSystemRequest.SerializeToString,
+            penstock_dot_inference_dot_v1_dot_model__service__pb2.GetSystemResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ModelServiceStub:
-    """Tells which models there are."""
+    """Tells which models there are, and brings them in and out.
+    What an engine cannot do is refused with FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING), naming what and which engine can.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -35,17 +37,75 @@ class ModelServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ModelServiceAsyncStub: ...
     ListModels: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListModelsRequest, _model_service_pb2.ListModelsResponse]
     """Lists the models of all engines in reach."""
+    LoadModel: _grpc.UnaryStreamMultiCallable[_model_service_pb2.LoadModelRequest, _model_service_pb2.LoadModelResponse]
+    """Brings a model into memory: any number of `progress`, and exactly one `finished`. A model that is loaded already finishes at
+    once; calls for one model share one load. Cancelling the call gives up waiting; a conversion that nobody waits for any
+    more is abandoned. It need not be called: the first request loads a local model too.
+    Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING, DEVICE_UNAVAILABLE, MODEL_IN_USE when it
+    is loaded on another device), RESOURCE_EXHAUSTED (OUT_OF_MEMORY), UNAVAILABLE (ENGINE_UNAVAILABLE).
+    """
+    UnloadModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.UnloadModelRequest, _model_service_pb2.UnloadModelResponse]
+    """Takes a model out of memory, and gives the memory back to the system.
+    Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_NOT_LOADED, MODEL_IN_USE, MODEL_CAPABILITY_MISSING).
+    """
+    PullModel: _grpc.UnaryStreamMultiCallable[_model_service_pb2.PullModelRequest, _model_service_pb2.PullModelResponse]
+    """Fetches a model from its engine's registry: any number of `progress`, and exactly one `finished`. Cancelling the call stops
+    the download; another pull goes on where it ended. Only Ollama has a registry.
+    Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING where no engine can pull), UNAVAILABLE
+    (ENGINE_UNAVAILABLE).
+    """
+    DeleteModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelRequest, _model_service_pb2.DeleteModelResponse]
+    """Deletes a model's files, after taking it out of memory.
+    Errors: as UnloadModel, but for MODEL_NOT_LOADED.
+    """
+    OptimizeMemory: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.OptimizeMemoryRequest, _model_service_pb2.OptimizeMemoryResponse]
+    """Unloads the models of this process that no request uses, the least recently used first, and gives freed memory back to the
+    system.
+    """
+    GetSystem: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetSystemRequest, _model_service_pb2.GetSystemResponse]
+    """Tells of the machine, the process, its GPUs and the loaded models."""
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
-    """Tells which models there are."""
+    """Tells which models there are, and brings them in and out.
+    What an engine cannot do is refused with FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING), naming what and which engine can.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListModels: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListModelsRequest, _model_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists the models of all engines in reach."""
+    LoadModel: _aio.UnaryStreamMultiCallable[_model_service_pb2.LoadModelRequest, _model_service_pb2.LoadModelResponse]  # type: ignore[assignment]
+    """Brings a model into memory: any number of `progress`, and exactly one `finished`. A model that is loaded already finishes at
+    once; calls for one model share one load. Cancelling the call gives up waiting; a conversion that nobody waits for any
+    more is abandoned. It need not be called: the first request loads a local model too.
+    Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING, DEVICE_UNAVAILABLE, MODEL_IN_USE when it
+    is loaded on another device), RESOURCE_EXHAUSTED (OUT_OF_MEMORY), UNAVAILABLE (ENGINE_UNAVAILABLE).
+    """
+    UnloadModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.UnloadModelRequest, _model_service_pb2.UnloadModelResponse]  # type: ignore[assignment]
+    """Takes a model out of memory, and gives the memory back to the system.
+    Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_NOT_LOADED, MODEL_IN_USE, MODEL_CAPABILITY_MISSING).
+    """
+    PullModel: _aio.UnaryStreamMultiCallable[_model_service_pb2.PullModelRequest, _model_service_pb2.PullModelResponse]  # type: ignore[assignment]
+    """Fetches a model from its engine's registry: any number of `progress`, and exactly one `finished`. Cancelling the call stops
+    the download; another pull goes on where it ended. Only Ollama has a registry.
+    Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING where no engine can pull), UNAVAILABLE
+    (ENGINE_UNAVAILABLE).
+    """
+    DeleteModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelRequest, _model_service_pb2.DeleteModelResponse]  # type: ignore[assignment]
+    """Deletes a model's files, after taking it out of memory.
+    Errors: as UnloadModel, but for MODEL_NOT_LOADED.
+    """
+    OptimizeMemory: _aio.UnaryUnaryMultiCallable[_model_service_pb2.OptimizeMemoryRequest, _model_service_pb2.OptimizeMemoryResponse]  # type: ignore[assignment]
+    """Unloads the models of this process that no request uses, the least recently used first, and gives freed memory back to the
+    system.
+    """
+    GetSystem: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetSystemRequest, _model_service_pb2.GetSystemResponse]  # type: ignore[assignment]
+    """Tells of the machine, the process, its GPUs and the loaded models."""
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Tells which models there are."""
+    """Tells which models there are, and brings them in and out.
+    What an engine cannot do is refused with FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING), naming what and which engine can.
+    """
 
     @_abc_1.abstractmethod
     def ListModels(
@@ -54,5 +114,68 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.ListModelsResponse, _abc.Awaitable[_model_service_pb2.ListModelsResponse]]:
         """Lists the models of all engines in reach."""
+
+    @_abc_1.abstractmethod
+    def LoadModel(
+        self,
+        request: _model_service_pb2.LoadModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_model_service_pb2.LoadModelResponse], _abc.AsyncIterator[_model_service_pb2.LoadModelResponse]]:
+        """Brings a model into memory: any number of `progress`, and exactly one `finished`. A model that is loaded already finishes at
+        once; calls for one model share one load. Cancelling the call gives up waiting; a conversion that nobody waits for any
+        more is abandoned. It need not be called: the first request loads a local model too.
+        Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING, DEVICE_UNAVAILABLE, MODEL_IN_USE when it
+        is loaded on another device), RESOURCE_EXHAUSTED (OUT_OF_MEMORY), UNAVAILABLE (ENGINE_UNAVAILABLE).
+        """
+
+    @_abc_1.abstractmethod
+    def UnloadModel(
+        self,
+        request: _model_service_pb2.UnloadModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.UnloadModelResponse, _abc.Awaitable[_model_service_pb2.UnloadModelResponse]]:
+        """Takes a model out of memory, and gives the memory back to the system.
+        Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_NOT_LOADED, MODEL_IN_USE, MODEL_CAPABILITY_MISSING).
+        """
+
+    @_abc_1.abstractmethod
+    def PullModel(
+        self,
+        request: _model_service_pb2.PullModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_model_service_pb2.PullModelResponse], _abc.AsyncIterator[_model_service_pb2.PullModelResponse]]:
+        """Fetches a model from its engine's registry: any number of `progress`, and exactly one `finished`. Cancelling the call stops
+        the download; another pull goes on where it ended. Only Ollama has a registry.
+        Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING where no engine can pull), UNAVAILABLE
+        (ENGINE_UNAVAILABLE).
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteModel(
+        self,
+        request: _model_service_pb2.DeleteModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.DeleteModelResponse, _abc.Awaitable[_model_service_pb2.DeleteModelResponse]]:
+        """Deletes a model's files, after taking it out of memory.
+        Errors: as UnloadModel, but for MODEL_NOT_LOADED.
+        """
+
+    @_abc_1.abstractmethod
+    def OptimizeMemory(
+        self,
+        request: _model_service_pb2.OptimizeMemoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.OptimizeMemoryResponse, _abc.Awaitable[_model_service_pb2.OptimizeMemoryResponse]]:
+        """Unloads the models of this process that no request uses, the least recently used first, and gives freed memory back to the
+        system.
+        """
+
+    @_abc_1.abstractmethod
+    def GetSystem(
+        self,
+        request: _model_service_pb2.GetSystemRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.GetSystemResponse, _abc.Awaitable[_model_service_pb2.GetSystemResponse]]:
+        """Tells of the machine, the process, its GPUs and the loaded models."""
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
