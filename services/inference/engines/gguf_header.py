@@ -17,6 +17,45 @@ _SCALARS: Final = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f"
 # No key or value that matters is longer; a longer one means that these are not the bytes of a GGUF file.
 MOST_BYTES: Final = 1 << 20
 
+# `general.file_type`: how most of the weights are written.
+QUANTIZATIONS: Final = {
+    0: "F32",
+    1: "F16",
+    2: "Q4_0",
+    3: "Q4_1",
+    7: "Q8_0",
+    8: "Q5_0",
+    9: "Q5_1",
+    10: "Q2_K",
+    11: "Q3_K_S",
+    12: "Q3_K_M",
+    13: "Q3_K_L",
+    14: "Q4_K_S",
+    15: "Q4_K_M",
+    16: "Q5_K_S",
+    17: "Q5_K_M",
+    18: "Q6_K",
+    19: "IQ2_XXS",
+    20: "IQ2_XS",
+    21: "Q2_K_S",
+    22: "IQ3_XS",
+    23: "IQ3_XXS",
+    24: "IQ1_S",
+    25: "IQ4_NL",
+    26: "IQ3_S",
+    27: "IQ3_M",
+    28: "IQ2_S",
+    29: "IQ2_M",
+    30: "IQ4_XS",
+    31: "IQ1_M",
+    32: "BF16",
+    36: "TQ1_0",
+    37: "TQ2_0",
+    38: "MXFP4_MOE",
+    39: "NVFP4",
+    40: "Q1_0",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
@@ -27,12 +66,16 @@ class GgufHeader:
         context_tokens: What the model was trained for.
         dimensions: Width of its vectors.
         pooling: 0 for a model that writes; 1 mean, 2 first token, 3 last token for one that embeds; 4 ranks.
+        quantization: Such as `Q4_K_M`; empty where it does not say before its tokenizer.
+        cache_values: Numbers that it keeps in memory for each token of context.
     """
 
     architecture: str
     context_tokens: int
     dimensions: int
     pooling: int
+    quantization: str = ""
+    cache_values: int = 0
 
 
 def read_header(path: Path) -> GgufHeader:
@@ -47,11 +90,20 @@ def read_header(path: Path) -> GgufHeader:
     architecture = str(facts.get("general.architecture", ""))
     if not architecture:
         raise ValueError("it names no architecture")
+
+    def number(key: str, default: int = 0) -> int:
+        return int(facts.get(f"{architecture}.{key}", default))
+
+    dimensions, heads = number("embedding_length"), number("attention.head_count")
+    head = dimensions // heads if heads else 0
+    lengths = number("attention.key_length", head) + number("attention.value_length", head)
     return GgufHeader(
         architecture=architecture,
-        context_tokens=int(facts.get(f"{architecture}.context_length", 0)),
-        dimensions=int(facts.get(f"{architecture}.embedding_length", 0)),
-        pooling=int(facts.get(f"{architecture}.pooling_type", 0)),
+        context_tokens=number("context_length"),
+        dimensions=dimensions,
+        pooling=number("pooling_type"),
+        quantization=QUANTIZATIONS.get(int(facts.get("general.file_type", -1)), ""),
+        cache_values=number("block_count") * number("attention.head_count_kv", heads) * lengths,
     )
 
 
