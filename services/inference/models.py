@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self, runtime_checkable
 
 from services.chassis.errors import Failure, Reason
 from services.inference.engine import Capability, ModelState
@@ -26,6 +26,14 @@ AUTO: Final = "auto"
 # By what it can do, in the order of what `auto` prefers.
 WRITING: Final = (Capability.GENERATION, Capability.EXTRACTION)
 EMBEDDING: Final = (Capability.EMBEDDING,)
+
+
+@runtime_checkable
+class Here(Protocol):
+    """An engine in this process, which knows at any moment how its models stand."""
+
+    def now(self, model: Model) -> Model:
+        """A model that it listed, as it stands now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +106,14 @@ class Models:
     def listed(self) -> list[Listed]:
         """All models, by engine, then by name."""
         autos = {self._auto(WRITING), self._auto(EMBEDDING)}
-        listed = [Listed(found.model, (found.model.engine, found.model.name) in autos) for found in self._all()]
-        return sorted(listed, key=lambda one: (one.model.engine, one.model.name))
+        # Several servers of one engine may serve the same model: it is listed once, as it is where it can be used.
+        distinct: dict[tuple[str, str], Model] = {}
+        for known in self._known:
+            for model in known.models:
+                key = (model.engine, model.name)
+                if key not in distinct or not _usable(distinct[key]):
+                    distinct[key] = _now(known, model)
+        return [Listed(distinct[key], key in autos) for key in sorted(distinct)]
 
     def writer(self, name: str) -> Found:
         """The model that generates or extracts under this name; `auto` and the empty name mean `auto`.
@@ -109,6 +123,34 @@ class Models:
         """
         return self._find(name, WRITING)
 
+    @property
+    def engines(self) -> list[Engine]:
+        """All engines, in the order in which `auto` prefers them."""
+        return [known.engine for known in self._known]
+
+    def writers(self, name: str) -> list[Found]:
+        """All that generate or extract under this exact name: those in reach, or all of them where none is.
+
+        Raises:
+            Failure: As `writer`.
+        """
+        able = [found for found in self._all() if found.model.name == name and _can(found.model, WRITING)]
+        return [found for found in able if _usable(found.model)] or able or [self._find(name, WRITING)]
+
+    def auto_writers(self) -> list[Found]:
+        """What `auto` means for generation, and after it the best of each other engine in reach, in their order.
+
+        Raises:
+            Failure: MODEL_NOT_FOUND.
+        """
+        best = self._find(AUTO, WRITING)
+        others: dict[int, Found] = {}
+        for capability in WRITING:
+            for found in self._all():
+                if found.engine is not best.engine and _usable(found.model) and capability in found.model.capabilities:
+                    others.setdefault(id(found.engine), found)
+        return [best, *others.values()]
+
     def embedder(self, name: str) -> Found:
         """The model that embeds under this name; `auto` and the empty name mean `auto`.
 
@@ -116,6 +158,27 @@ class Models:
             Failure: MODEL_NOT_FOUND; MODEL_CAPABILITY_MISSING if it does not embed.
         """
         return self._find(name, EMBEDDING)
+
+    def named(self, name: str) -> Found:
+        """The model of this very name, whatever it can do. Raises MODEL_NOT_FOUND."""
+        found = [found for found in self._all() if found.model.name == name]
+        if not found:
+            raise self._not_found(name)
+        return next((one for one in found if _usable(one.model)), found[0])
+
+    def known(self, engine: object, name: str) -> Model | None:
+        """The engine's model of this name as it stands now; None where it has none. The tag `latest` may be left out."""
+        names = (name, f"{name}:latest")
+        models = [_now(known, model) for known in self._known if known.engine is engine for model in known.models]
+        return next((model for wanted in names for model in models if model.name == wanted), None)
+
+    async def refresh(self, engine: object) -> None:
+        """Asks an engine at once, as something of it has just been changed."""
+        await asyncio.gather(*(self._probe(known) for known in self._known if known.engine is engine))
+
+    async def refresh_all(self) -> None:
+        """Asks all engines at once."""
+        await asyncio.gather(*(self._probe(known) for known in self._known))
 
     def suspect(self, engine: Engine) -> None:
         """Has an engine that failed a request probed at once instead of in its turn."""
@@ -176,7 +239,9 @@ class Models:
     async def _keep_probing(self, known: _Known) -> None:
         while True:
             try:
-                await asyncio.wait_for(known.suspect.wait(), self._probe_seconds)
+                # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the event.
+                async with asyncio.timeout(self._probe_seconds):
+                    await known.suspect.wait()
             except TimeoutError:
                 pass
             else:
@@ -212,5 +277,9 @@ def _can(model: Model, capabilities: tuple[Capability, ...]) -> bool:
     return any(capability in model.capabilities for capability in capabilities)
 
 
+def _now(known: _Known, model: Model) -> Model:
+    return known.engine.now(model) if isinstance(known.engine, Here) and known.reachable else model
+
+
 def _usable(model: Model) -> bool:
-    return model.state is not ModelState.UNREACHABLE
+    return model.state not in {ModelState.UNREACHABLE, ModelState.FAILED}

