@@ -115,8 +115,20 @@ def _externals(settings: Settings) -> list[External]:
             grpc_serves(place(qdrant), tls=qdrant.startswith("https"), known=False),
             needed=True,
         ),
-        External("ollama", "OLLAMA_BASE_URL", settings.ollama_base_url, http_answers(settings.ollama_base_url), needed=False),
-        External("vllm", "VLLM_BASE_URL", settings.vllm_base_url, http_answers(settings.vllm_base_url), needed=False),
+        External(
+            "ollama",
+            "OLLAMA_BASE_URL",
+            settings.ollama_base_url,
+            http_answers(settings.ollama_base_url.partition(",")[0]),
+            needed=False,
+        ),
+        External(
+            "vllm",
+            "VLLM_BASE_URL",
+            settings.vllm_base_url,
+            http_answers(settings.vllm_base_url.partition(",")[0]),
+            needed=False,
+        ),
     ]
     return [external for external in known if external.url]
 

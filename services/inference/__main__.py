@@ -11,15 +11,26 @@ from penstock.inference.v1 import (
     generation_service_pb2_grpc,
     model_service_pb2_grpc,
     openai_service_pb2_grpc,
+    policy_service_pb2_grpc,
 )
 
-from services.chassis import server
+from services.chassis import server, telemetry
 from services.chassis.channels import open_channel
 from services.chassis.server import Served
-from services.inference.handlers import EmbeddingService, GenerationService, ModelService
-from services.inference.inference import Inference
+from services.inference.admission import Admission
+from services.inference.gauges import Gauges
+from services.inference.handlers import EmbeddingService, GenerationService
+from services.inference.inference import Inference, TimeLimits
+from services.inference.lifecycle import ModelLifecycle
+from services.inference.memory import Memory
+from services.inference.metrics import Figures, Metered
+from services.inference.model_handlers import ModelService
 from services.inference.models import Models
 from services.inference.openai_handlers import OpenAIService
+from services.inference.policy_file import PolicyFile
+from services.inference.policy_handlers import PolicyService
+from services.inference.resilience import Patience
+from services.inference.routing import Router
 from services.inference.settings import InferenceSettings
 
 if TYPE_CHECKING:
@@ -28,6 +39,7 @@ if TYPE_CHECKING:
 
     from services.chassis.call import Lifecycle
     from services.inference.engine import Engine
+    from services.inference.serving import Serves
 
 _log = logging.getLogger("services.inference")
 _PACKAGE: Final = "penstock.inference.v1"
@@ -38,7 +50,8 @@ def main() -> None:
     settings = InferenceSettings()
 
     async def build(stack: AsyncExitStack, lifecycle: Lifecycle) -> Sequence[Served]:  # noqa: ARG001 - no stream outlives its call
-        engines = [*_remote_engines(settings), *_embedded_engines(settings)]
+        memory = await stack.enter_async_context(Memory(least=settings.min_memory, most=settings.max_memory))
+        engines = [*_remote_engines(settings), *_embedded_engines(settings, memory)]
         for engine in engines:
             stack.push_async_callback(engine.close)
         models = Models(
@@ -48,13 +61,33 @@ def main() -> None:
             probe_seconds=settings.probe_seconds,
         )
         await stack.enter_async_context(models)
-        inference = Inference(models, await _assigner(settings, stack))
-        return _served(inference, models)
+        policy = await stack.enter_async_context(PolicyFile(settings.policy_path))
+        router = Router(models, policy=lambda: policy.policy)
+        admission = Admission(settings.max_concurrency, tenant_room=settings.tenant_concurrency)
+        inference = Inference(
+            models,
+            await _assigner(settings, stack),
+            router=router,
+            admission=admission,
+            limits=TimeLimits(settings.first_token_seconds, settings.inter_token_seconds, settings.total_seconds),
+            patience=Patience(total=settings.max_attempts),
+        )
+        Gauges(models, router, admission)
+        figures = Figures(lambda: (one.model.name for one in models.listed()))
+        served = _served(
+            Metered(inference, figures), models, ModelService(models, ModelLifecycle(models, engines, memory), memory)
+        )
+        return [
+            *served,
+            Served(
+                f"{_PACKAGE}.PolicyService", PolicyService(policy), policy_service_pb2_grpc.add_PolicyServiceServicer_to_server
+            ),
+        ]
 
     server.run("inference", settings, build)
 
 
-def _served(inference: Inference, models: Models) -> list[Served]:
+def _served(inference: Serves, models: Models, model_service: ModelService) -> list[Served]:
     return [
         Served(
             f"{_PACKAGE}.GenerationService",
@@ -66,7 +99,7 @@ def _served(inference: Inference, models: Models) -> list[Served]:
             EmbeddingService(inference),
             embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server,
         ),
-        Served(f"{_PACKAGE}.ModelService", ModelService(models), model_service_pb2_grpc.add_ModelServiceServicer_to_server),
+        Served(f"{_PACKAGE}.ModelService", model_service, model_service_pb2_grpc.add_ModelServiceServicer_to_server),
         Served(
             f"{_PACKAGE}.OpenAIService",
             OpenAIService(inference, models),
@@ -79,7 +112,9 @@ async def _assigner(settings: InferenceSettings, stack: AsyncExitStack) -> Assig
     if not settings.experiments_address:
         return None
     channel = await open_channel(stack, settings.experiments_address)
-    return await stack.enter_async_context(Assigner(channel, "inference"))
+    assigner = await stack.enter_async_context(Assigner(channel, "inference"))
+    telemetry.watch_exposures(assigner.exposures)
+    return assigner
 
 
 def _remote_engines(settings: InferenceSettings) -> list[Engine]:
@@ -98,21 +133,26 @@ def _remote_engines(settings: InferenceSettings) -> list[Engine]:
         (settings.vllm_base_url, settings.vllm_api_key),
         (settings.openai_base_url, settings.openai_api_key),
     ):
-        if url:
-            engines.append(OpenAIEngine(url, api_key=key.get_secret_value(), embedding_models=embedders, limits=limits))
-    if settings.ollama_base_url:
-        engines.append(OllamaEngine(settings.ollama_base_url, limits=limits))
+        engines += [
+            OpenAIEngine(one, api_key=key.get_secret_value(), embedding_models=embedders, limits=limits) for one in _urls(url)
+        ]
+    engines += [OllamaEngine(one, limits=limits) for one in _urls(settings.ollama_base_url)]
     return engines
 
 
-def _embedded_engines(settings: InferenceSettings) -> list[Engine]:
+def _urls(given: str) -> list[str]:
+    return [url.strip() for url in given.split(",") if url.strip()]
+
+
+def _embedded_engines(settings: InferenceSettings, memory: Memory) -> list[Engine]:
     """Engines in this process. One whose package is not installed is left out, and the log says so."""
     engines: list[Engine] = []
     embedder: Engine | None = None
     try:
         from services.inference.engines.llamacpp import LlamaCppEngine  # noqa: PLC0415 - its package may be missing
 
-        engines.append(LlamaCppEngine(settings.gguf_folder))
+        converted = settings.data_dir / "converted"
+        engines.append(LlamaCppEngine(settings.gguf_folder, converted_dir=converted, memory=memory))
     except ImportError as error:
         _log.warning("engine llamacpp is left out: %s is not installed", error.name)
     try:

@@ -301,10 +301,10 @@ def assignment_of(treatment: Treatment | None) -> Assignment | None:
     return Assignment(treatment.assignment, treatment.experiment, treatment.variant) if treatment else None
 
 
-def _started(request: Request, treatment: Treatment | None, attempts: tuple[Attempt, ...]) -> Started:
+def _started(request: Request, treatment: Treatment | None, attempts: tuple[Attempt, ...], alias: str) -> Started:
     answering = attempts[-1]
     assignment = request.assignment or assignment_of(treatment)
-    return Started(answering.model, answering.engine, assignment, request.request_id, attempts)
+    return Started(answering.model, answering.engine, assignment, request.request_id, attempts=attempts, alias=alias)
 
 
 def treated(request: Request, treatment: Treatment | None) -> Generation:

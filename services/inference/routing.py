@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from services.chassis.errors import Failure, Reason
 from services.inference.engine import Role
 from services.inference.models import AUTO
+from services.inference.policy import Policy
 from services.inference.resilience import Breaker, BreakerLimits, BreakerState, shows_illness
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from services.inference.engine import Engine, Generation
     from services.inference.models import Found, Models
+    from services.inference.policy import Alias
 
 # How much a finished request counts in the mean time that a backend takes.
 _WEIGHT: Final = 0.2
@@ -102,10 +104,14 @@ class Route:
     Attributes:
         steps: Replicas of the models to try, model after model; the next only once the one before has failed.
         affinity: What requests of the same conversation have in common; empty for nothing.
+        alias: The entry of the policy that was applied; empty where there was none.
+        defaults: That entry.
     """
 
     steps: tuple[tuple[Backend, ...], ...]
     affinity: str = ""
+    alias: str = ""
+    defaults: Alias | None = None
 
 
 @dataclass(slots=True)
@@ -115,23 +121,36 @@ class Router:
     Attributes:
         models: The models there are.
         breaker_limits: When backends are left alone.
+        policy: Gives the policy in force.
         waiting: How many requests wait at an engine's server beside ours, as it says itself; 0 where it says nothing.
         draw: Picks so many of a sequence.
     """
 
     models: Models
     breaker_limits: BreakerLimits = field(default_factory=BreakerLimits)
+    policy: Callable[[], Policy] = Policy
     waiting: Callable[[Engine], float] = lambda _: 0.0
     draw: Callable[[Sequence[Backend], int], Sequence[Backend]] = random.sample
     _backends: dict[tuple[int, str], Backend] = field(default_factory=dict)
     _names: dict[int, str] = field(default_factory=dict)
 
-    def route(self, name: str, affinity: str = "") -> Route:
-        """Where a request for the model goes; `auto`, or the empty name, may go to each engine's best in turn.
+    def route(self, name: str, affinity: str = "", key: str = "") -> Route:
+        """Where a request for a model or an alias goes; `auto`, or the empty name, may go to each engine's best in turn.
+
+        Args:
+            name: As the request has it. The policy comes first, so that it can say how a model of that name is served.
+            affinity: What requests of the same conversation have in common; empty for nothing.
+            key: What requests that draw the same model of an alias have in common.
 
         Raises:
             Failure: MODEL_NOT_FOUND; MODEL_CAPABILITY_MISSING if the model only embeds.
         """
+        alias = self.policy().aliases.get(name or AUTO)
+        if alias is not None:
+            steps = self._steps(alias.chain(key))
+            if not steps:
+                raise _out_of_reach(name or AUTO, alias)
+            return Route(steps, affinity, name or AUTO, alias)
         if name in {"", AUTO}:
             names = dict.fromkeys(found.model.name for found in self.models.auto_writers())
             return Route(tuple(self._replicas(name) for name in names), affinity)
@@ -156,6 +175,17 @@ class Router:
     def backends(self) -> Sequence[Backend]:
         """All backends that have been used and are remembered. A copy, for it may be read from another thread."""
         return tuple(self._backends.values())
+
+    def _steps(self, names: Sequence[str]) -> tuple[tuple[Backend, ...], ...]:
+        """The replicas of those models that are in reach."""
+        steps = []
+        for name in names:
+            try:
+                steps.append(self._replicas(name))
+            except Failure:
+                # That one of them is away is what the others are for.
+                continue
+        return tuple(steps)
 
     def _replicas(self, name: str) -> tuple[Backend, ...]:
         return tuple(self._backend(found) for found in self.models.writers(name))
@@ -200,6 +230,12 @@ def affinity_of(session: str, generation: Generation) -> str:
         if message.role is Role.USER:
             return f"{generation.messages[0].text[:_PREFIX]}\0{message.text[:_PREFIX]}"
     return ""
+
+
+def _out_of_reach(name: str, alias: Alias) -> Failure:
+    models = ", ".join(alias.chain(""))
+    message = f"model {name!r}: no engine in reach serves any of the models that the policy names for it: {models}"
+    return Failure(Reason.MODEL_NOT_FOUND, message, metadata={"model": name})
 
 
 def left_alone(replicas: Sequence[Backend]) -> Failure:

@@ -33,6 +33,8 @@ _GRACE: Final = 0.02
 _TOO_LONG: Final = re.compile(
     r"context[ _](length|size|window)|maximum context|max_model_len|prompt is too long", re.IGNORECASE
 )
+# The codes of OpenAI and of Azure for a request that their content policy refuses.
+_POLICY: Final = re.compile(rb'"code"\s*:\s*"(content_filter|content_policy_violation)"')
 _PRIVATE: Final = re.compile(r"\w+://\S+|(?<!\w)(?:/[\w.@-]+){2,}/?|\b(?:sk|hf|key)[-_][\w-]+")
 
 
@@ -226,6 +228,10 @@ def refusal(engine: str, status: int, retry_after: str | None, body: bytes) -> F
     if status == 429 or (status == 503 and retry_after):  # noqa: PLR2004 - HTTP's own numbers
         message = f"engine {engine} takes no more requests for now (HTTP {status}); try again later"
         return Failure(Reason.ENGINE_OVERLOADED, message, metadata=facts, retry_after=_seconds(retry_after))
+    if _is_policy(body):
+        return Failure(
+            Reason.CONTENT_POLICY, f"the content policy of engine {engine} refuses the request: {told}", metadata=facts
+        )
     if _is_too_long(body, told):
         return Failure(Reason.CONTEXT_TOO_LONG, f"the prompt does not fit into the model's context: {told}", metadata=facts)
     if status == 404:  # noqa: PLR2004
@@ -244,6 +250,9 @@ def refused_in_stream(engine: str, error: Any) -> Failure:
     """What an error object in the midst of a stream means."""
     body = msgspec.json.encode({"error": error})
     told = told_by(body)
+    if _is_policy(body):
+        message = f"the content policy of engine {engine} holds the text back: {told}"
+        return Failure(Reason.CONTENT_POLICY, message, metadata={"engine": engine})
     if _is_too_long(body, told):
         return Failure(
             Reason.CONTEXT_TOO_LONG, f"the text does not fit into the model's context: {told}", metadata={"engine": engine}
@@ -269,6 +278,10 @@ def told_by(body: bytes) -> str:
 
 def _is_too_long(body: bytes, told: str) -> bool:
     return b"context_length_exceeded" in body or b"exceed_context_size" in body or _TOO_LONG.search(told) is not None
+
+
+def _is_policy(body: bytes) -> bool:
+    return _POLICY.search(body) is not None
 
 
 def _seconds(retry_after: str | None) -> float:

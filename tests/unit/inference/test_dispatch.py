@@ -216,7 +216,7 @@ async def test_a_backend_that_fails_again_and_again_is_left_alone_until_a_probe(
         for _ in range(2):
             await outcome(inference, asked())
         (backend,) = router.backends()
-        assert backend.breaker.state is BreakerState.OPEN
+        assert not backend.breaker.lets_through()
         seen, failure = await outcome(inference, asked())
         assert (seen, len(first.asked)) == ([], 4)
         assert failure is not None
