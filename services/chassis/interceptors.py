@@ -33,6 +33,7 @@ _log = logging.getLogger(__name__)
 _tracer = trace.get_tracer("penstock")
 _FAR: Final = 3600.0 * 24 * 365
 _LONGEST_TENANT: Final = 256
+_CODE_NAMES: Final = {status.value[0]: status.name for status in grpc.StatusCode}
 
 
 class Interceptor(grpc.aio.ServerInterceptor):
@@ -147,8 +148,7 @@ def _code_name(context: Context) -> str:
     code: Any = context.code()
     if isinstance(code, grpc.StatusCode):
         return code.name
-    names = {status.value[0]: status.name for status in grpc.StatusCode}
-    return names.get(code or 0, "UNKNOWN")
+    return _CODE_NAMES.get(code or 0, "UNKNOWN")
 
 
 class Errors(Interceptor):
