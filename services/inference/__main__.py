@@ -18,6 +18,8 @@ from services.chassis import server, telemetry
 from services.chassis.channels import open_channel
 from services.chassis.server import Served
 from services.inference.admission import Admission
+from services.inference.cached_vectors import CachedVectors
+from services.inference.caching import CachedInference
 from services.inference.gauges import Gauges
 from services.inference.handlers import EmbeddingService, GenerationService
 from services.inference.inference import Inference, TimeLimits
@@ -32,6 +34,7 @@ from services.inference.policy_handlers import PolicyService
 from services.inference.resilience import Patience
 from services.inference.routing import Router
 from services.inference.settings import InferenceSettings
+from services.inference.tiers import Tiers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,19 +66,25 @@ def main() -> None:
         await stack.enter_async_context(models)
         policy = await stack.enter_async_context(PolicyFile(settings.policy_path))
         router = Router(models, policy=lambda: policy.policy)
+        await _watch_queues(settings, router, stack)
         admission = Admission(settings.max_concurrency, tenant_room=settings.tenant_concurrency)
+        assigner = await _assigner(settings, stack)
         inference = Inference(
             models,
-            await _assigner(settings, stack),
+            assigner,
             router=router,
             admission=admission,
             limits=TimeLimits(settings.first_token_seconds, settings.inter_token_seconds, settings.total_seconds),
             patience=Patience(total=settings.max_attempts),
         )
-        Gauges(models, router, admission)
+        answers, vectors = _caches(settings, stack)
+        cached = CachedInference(inference, CachedVectors(inference, models, vectors), inference.plan, assigner, answers)
+        Gauges(models, router, admission, (answers, vectors))
         figures = Figures(lambda: (one.model.name for one in models.listed()))
         served = _served(
-            Metered(inference, figures), models, ModelService(models, ModelLifecycle(models, engines, memory), memory)
+            Metered(cached if settings.cache_bytes else inference, figures),
+            models,
+            ModelService(models, ModelLifecycle(models, engines, memory), memory),
         )
         return [
             *served,
@@ -108,6 +117,18 @@ def _served(inference: Serves, models: Models, model_service: ModelService) -> l
     ]
 
 
+def _caches(settings: InferenceSettings, stack: AsyncExitStack) -> tuple[Tiers, Tiers]:
+    """Of answers, and of vectors; half of the memory each."""
+    shared = None
+    if settings.redis_url and settings.cache_bytes:
+        from services.inference.redis_cache import RedisCache  # noqa: PLC0415 - takes memory that others need not pay
+
+        shared = RedisCache(settings.redis_url)
+        stack.push_async_callback(shared.close)
+    room, seconds = settings.cache_bytes // 2, settings.cache_ttl_seconds
+    return Tiers("responses", room, seconds, shared), Tiers("embeddings", room, seconds, shared)
+
+
 async def _assigner(settings: InferenceSettings, stack: AsyncExitStack) -> Assigner | None:
     if not settings.experiments_address:
         return None
@@ -136,8 +157,23 @@ def _remote_engines(settings: InferenceSettings) -> list[Engine]:
         engines += [
             OpenAIEngine(one, api_key=key.get_secret_value(), embedding_models=embedders, limits=limits) for one in _urls(url)
         ]
-    engines += [OllamaEngine(one, limits=limits) for one in _urls(settings.ollama_base_url)]
+    engines += [
+        OllamaEngine(one, limits=limits, keep_alive=settings.ollama_keep_alive) for one in _urls(settings.ollama_base_url)
+    ]
     return engines
+
+
+async def _watch_queues(settings: InferenceSettings, router: Router, stack: AsyncExitStack) -> None:
+    """Has the router know how many requests wait at each vLLM server, where there are several to choose from."""
+    urls = _urls(settings.vllm_base_url)
+    if len(urls) > 1:
+        from services.inference.engines.remote import Limits  # noqa: PLC0415 - as in `_remote_engines`
+        from services.inference.engines.vllm_queue import VllmQueues  # noqa: PLC0415
+
+        # vLLM's servers are the first of the engines.
+        servers = zip(router.models.engines, urls, strict=False)
+        queues = await stack.enter_async_context(VllmQueues(servers, Limits(settings.connect_seconds)))
+        router.waiting = queues.waiting
 
 
 def _urls(given: str) -> list[str]:

@@ -47,7 +47,7 @@ class _Piece(msgspec.Struct):
 _decode_piece = msgspec.json.Decoder(_Piece).decode
 
 
-def request(generation: Generation) -> bytes:
+def request(generation: Generation, keep_alive: str | int | None = None) -> bytes:
     """The body of a chat. Raises MODEL_CAPABILITY_MISSING for what Ollama has no word for."""
     sampling, form = generation.sampling, generation.form
     options = {
@@ -66,6 +66,7 @@ def request(generation: Generation) -> bytes:
             "messages": _messages(generation),
             "stream": True,
             "options": {name: value for name, value in options.items() if value is not None},
+            **({} if keep_alive is None else {"keep_alive": keep_alive}),
             **_form(generation.model, form),
         }
     )

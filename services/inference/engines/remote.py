@@ -144,34 +144,40 @@ class RemoteServer:
         """Fetches a document. Raises Failure as `refusal` says."""
         return await self._whole("GET", path, None)
 
-    async def post(self, path: str, body: bytes) -> bytes:
+    async def post(self, path: str, body: bytes, *, limits: Limits | None = None) -> bytes:
         """Sends JSON, and fetches the whole answer. Raises Failure as `refusal` says."""
-        return await self._whole("POST", path, body)
+        return await self._whole("POST", path, body, limits)
+
+    async def delete(self, path: str, body: bytes) -> None:
+        """Has something deleted. Raises Failure as `refusal` says."""
+        await self._whole("DELETE", path, body)
 
     @asynccontextmanager
-    async def stream(self, path: str, body: bytes) -> AsyncIterator[Lines]:
+    async def stream(self, path: str, body: bytes, *, limits: Limits | None = None) -> AsyncIterator[Lines]:
         """Sends JSON, and streams the answer. Leaving before its end closes the socket at once: that stops the engine."""
-        deadline = asyncio.get_running_loop().time() + self._limits.first_token
-        response = await self._request("POST", path, body)
+        limits = limits or self._limits
+        deadline = asyncio.get_running_loop().time() + limits.first_token
+        response = await self._request("POST", path, body, limits)
         try:
-            yield Lines(self._engine, response, self._limits, deadline)
+            yield Lines(self._engine, response, limits, deadline)
         finally:
             response.close()
 
-    async def _whole(self, method: str, path: str, body: bytes | None) -> bytes:
-        response = await self._request(method, path, body)
+    async def _whole(self, method: str, path: str, body: bytes | None, limits: Limits | None = None) -> bytes:
+        limits = limits or self._limits
+        response = await self._request(method, path, body, limits)
         try:
-            async with asyncio.timeout(self._limits.first_token):
+            async with asyncio.timeout(limits.first_token):
                 return await response.read()
         except _BROKEN as error:
             raise unavailable(self._engine, "the connection broke while it answered") from error
         finally:
             response.close()
 
-    async def _request(self, method: str, path: str, body: bytes | None) -> aiohttp.ClientResponse:
+    async def _request(self, method: str, path: str, body: bytes | None, limits: Limits) -> aiohttp.ClientResponse:
         attempt = _Attempt()
         try:
-            async with asyncio.timeout(self._limits.first_token):
+            async with asyncio.timeout(limits.first_token):
                 try:
                     response = await self._send(method, path, body, attempt)
                 except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
@@ -225,7 +231,7 @@ def refusal(engine: str, status: int, retry_after: str | None, body: bytes) -> F
         # The text of such an error tends to hold a part of the key.
         message = f"engine {engine} refuses the key penstock has for it (HTTP {status}); its operator must set another"
         return Failure(Reason.ENGINE_REFUSED_CREDENTIALS, message, metadata=facts)
-    if status == 429 or (status == 503 and retry_after):  # noqa: PLR2004 - HTTP's own numbers
+    if status in {429, 529} or (status == 503 and retry_after):  # noqa: PLR2004 - HTTP's own numbers, and Anthropic's for overload
         message = f"engine {engine} takes no more requests for now (HTTP {status}); try again later"
         return Failure(Reason.ENGINE_OVERLOADED, message, metadata=facts, retry_after=_seconds(retry_after))
     if _is_policy(body):

@@ -1,0 +1,290 @@
+"""The models of an Ollama server: which there are, which are loaded, and how they come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from services.chassis.errors import Failure, Reason
+from services.inference.engine import Capability, Device, Files, Model, ModelState, Residence
+from services.inference.engines.remote import Limits, RemoteServer, refused_in_stream, unavailable
+from services.inference.lifecycle import Progress, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from services.inference.lifecycle import LoadOptions
+
+NAME: Final = "ollama"
+# Seconds for which what is loaded, and what a model can do, is taken as known; a change made from here is seen at once.
+STATUS_SECONDS: Final = 30.0
+_CAPABILITIES: Final = {
+    "completion": Capability.GENERATION,
+    "embedding": Capability.EMBEDDING,
+    "tools": Capability.TOOLS,
+}
+# A large model takes its time to load, and to be verified after it has been fetched.
+_PATIENT: Final = Limits(connect=2.0, first_token=600.0, inter_token=600.0)
+# Seconds in which a model is gone that was told to go, unless requests keep it.
+_GONE_SECONDS: Final = 10.0
+_ABSENT: Final = re.compile(r"not found|does not exist|no such", re.IGNORECASE)
+
+
+class _Details(msgspec.Struct):
+    format: str = ""
+    family: str = ""
+    parameter_size: str = ""
+    quantization_level: str = ""
+
+
+class _Tag(msgspec.Struct):
+    name: str
+    digest: str = ""
+    size: int = 0
+    modified_at: str = ""
+    details: _Details = msgspec.field(default_factory=_Details)
+
+
+class _Tags(msgspec.Struct):
+    models: list[_Tag] = []
+
+
+class _Shown(msgspec.Struct):
+    capabilities: list[str] | None = None
+    model_info: dict[str, Any] | None = None
+
+
+class _Running(msgspec.Struct):
+    name: str
+    size: int = 0
+    size_vram: int = 0
+
+
+class _RunningAll(msgspec.Struct):
+    models: list[_Running] = []
+
+
+class _Step(msgspec.Struct):
+    status: str = ""
+    digest: str = ""
+    total: int = 0
+    completed: int = 0
+    error: Any = None
+
+
+_decode_tags = msgspec.json.Decoder(_Tags).decode
+_decode_shown = msgspec.json.Decoder(_Shown).decode
+_decode_running = msgspec.json.Decoder(_RunningAll).decode
+_decode_step = msgspec.json.Decoder(_Step).decode
+
+
+class OllamaModels:
+    """The models of one server.
+
+    Args:
+        server: The server.
+        keep_alive: How long it keeps an unused model, in its own words (`10m`, `-1`); empty for its own rule.
+    """
+
+    def __init__(self, server: RemoteServer, *, keep_alive: str = "") -> None:
+        self._server = server
+        self._keep_alive = keep_alive_of(keep_alive)
+        self._shown: dict[tuple[str, str], _Shown] = {}
+        self._running: dict[str, _Running] | None = None
+        self._asked = 0.0
+        self._listed: dict[str, Model] = {}
+
+    async def listed(self) -> list[Model]:
+        """The models that have been pulled, by name."""
+        answer = await self._server.get("/api/tags")
+        try:
+            tags = _decode_tags(answer).models
+        except msgspec.DecodeError as error:
+            raise unavailable(NAME, "its list of models is not in Ollama's format") from error
+        running = await self._status()
+        shown = await asyncio.gather(*(self._show(tag) for tag in tags))
+        # Only what is still there: models come and go for as long as the process lives.
+        self._shown = {(tag.name, tag.digest): one for tag, one in zip(tags, shown, strict=True) if one is not None}
+        models = [_model(tag, one or _Shown(), running) for tag, one in zip(tags, shown, strict=True)]
+        self._listed = {model.name: model for model in models if model.capabilities}
+        return [self._listed[name] for name in sorted(self._listed)]
+
+    async def load(self, model: str, options: LoadOptions) -> AsyncGenerator[Progress, None]:
+        """Has the server load it; it tells nothing of how far it has come."""
+        if options.device is not Device.AUTO:
+            message = f"device: Ollama chooses itself where {model} runs; only models of llamacpp can be told"
+            raise Failure(Reason.MODEL_CAPABILITY_MISSING, message, metadata={"model": model})
+        keep_alive: str | float | None = self._keep_alive
+        if options.keep_alive is not None:
+            keep_alive = options.keep_alive or -1
+        yield Progress(Stage.LOADING)
+        try:
+            await self._touch(model, keep_alive)
+        finally:
+            self.changed()
+
+    async def unload(self, model: str) -> None:
+        """Has the server unload it, and waits until it has. Raises MODEL_NOT_LOADED, MODEL_IN_USE."""
+        self.changed()
+        running = await self._status()
+        if running is not None and self._full(model) not in running:
+            raise Failure(Reason.MODEL_NOT_LOADED, f"model: {model} is not loaded by Ollama", metadata={"model": model})
+        await self._touch(model, 0)
+        deadline = time.monotonic() + _GONE_SECONDS
+        while running is not None and self._full(model) in running:
+            if time.monotonic() > deadline:
+                message = f"model: {model} still answers requests of others; Ollama unloads it once they have ended"
+                raise Failure(Reason.MODEL_IN_USE, message, metadata={"model": model}, retry_after=_GONE_SECONDS)
+            await asyncio.sleep(0.05)
+            self.changed()
+            running = await self._status()
+
+    async def pull(self, model: str) -> AsyncGenerator[Progress, None]:
+        """Has the server fetch it. Leaving early closes the connection, which stops the download."""
+        body = msgspec.json.encode({"model": model, "stream": True})
+        layers: dict[str, tuple[int, int]] = {}
+        async with self._server.stream("/api/pull", body, limits=_PATIENT) as lines:
+            while (batch := await lines.more()) is not None:
+                lines.content_came()
+                steps = [_step(line) for line in batch if line.strip()]
+                for step in steps:
+                    if step.error is not None:
+                        raise _pull_failure(model, step.error)
+                    if step.digest:
+                        layers[step.digest] = (step.completed, step.total)
+                if any(step.status == "success" for step in steps):
+                    self.changed()
+                    return
+                if steps:
+                    yield _progress(steps[-1], layers)
+        raise unavailable(NAME, f"it ended before all of {model} had come")
+
+    async def delete(self, model: str) -> None:
+        """Has the server delete it."""
+        try:
+            await self._server.delete("/api/delete", msgspec.json.encode({"model": model}))
+        finally:
+            self.changed()
+
+    def used(self, model: str) -> None:
+        """A request is about to load the model, unless it is loaded."""
+        if self._running is not None and self._full(model) not in self._running:
+            self.changed()
+
+    def changed(self) -> None:
+        """Has the server asked anew what is loaded."""
+        self._running = None
+
+    async def _status(self) -> dict[str, _Running] | None:
+        """What is loaded; None where the server is too old to tell."""
+        if self._running is None or time.monotonic() - self._asked > STATUS_SECONDS:
+            try:
+                running = _decode_running(await self._server.get("/api/ps")).models
+            except (Failure, msgspec.DecodeError):
+                return None
+            self._running = {one.name: one for one in running}
+            self._asked = time.monotonic()
+        return self._running
+
+    async def _show(self, tag: _Tag) -> _Shown | None:
+        """What the list does not tell of a model; asked once for each version of it."""
+        known = self._shown.get((tag.name, tag.digest))
+        if known is not None:
+            return known
+        try:
+            return _decode_shown(await self._server.post("/api/show", msgspec.json.encode({"model": tag.name})))
+        except (Failure, msgspec.DecodeError):
+            # Deleted meanwhile, or an older Ollama: the list's own details must do, and the next probe asks again.
+            return None
+
+    async def _touch(self, model: str, keep_alive: str | float | None) -> None:
+        """A request without content, as Ollama wants it for loading and unloading."""
+        listed = self._listed.get(self._full(model))
+        embeds = listed is not None and Capability.EMBEDDING in listed.capabilities
+        body: dict[str, Any] = {"model": model, "input": []} if embeds else {"model": model, "stream": False}
+        if keep_alive is not None:
+            body["keep_alive"] = keep_alive
+        await self._server.post("/api/embed" if embeds else "/api/generate", msgspec.json.encode(body), limits=_PATIENT)
+
+    def _full(self, model: str) -> str:
+        return model if model in self._listed or ":" in model else f"{model}:latest"
+
+
+def keep_alive_of(given: str) -> str | int | None:
+    """How long to keep a model, as Ollama reads it: seconds as a number, other units as text; None for its own rule."""
+    if not given:
+        return None
+    return int(given) if re.fullmatch(r"-?\d+", given) else given
+
+
+def _model(tag: _Tag, shown: _Shown, running: dict[str, _Running] | None) -> Model:
+    told = shown.capabilities if shown.capabilities is not None else _guessed(tag)
+    capabilities = tuple(capability for name, capability in _CAPABILITIES.items() if name in told)
+    if Capability.GENERATION in capabilities:
+        capabilities += (Capability.JSON_SCHEMA,)
+    info = shown.model_info or {}
+    embeds = Capability.EMBEDDING in capabilities
+    details = " ".join(part for part in (tag.details.parameter_size, tag.details.quantization_level) if part)
+    there = running.get(tag.name) if running is not None else None
+    residence = None
+    if there is not None:
+        # Of memory beside the CPU's it tells how much, not whose.
+        residence = Residence(None if there.size_vram else Device.CPU, there.size)
+    return Model(
+        name=tag.name,
+        engine=NAME,
+        capabilities=capabilities,
+        state=ModelState.UNLOADED if running is not None and there is None else ModelState.READY,
+        context_tokens=_number(info, ".context_length"),
+        dimensions=_number(info, ".embedding_length") if embeds else 0,
+        size_bytes=tag.size,
+        description=f"A model of Ollama ({details})." if details else "A model of Ollama.",
+        fingerprint=f"{NAME}:{tag.digest or tag.name}" if embeds else "",
+        residence=residence,
+        files=Files(tag.details.quantization_level, tag.details.format, updated=_seconds(tag.modified_at)),
+    )
+
+
+def _guessed(tag: _Tag) -> list[str]:
+    """What a model can do where Ollama is too old to say."""
+    return ["embedding"] if "bert" in tag.details.family or "embed" in tag.name else ["completion"]
+
+
+def _number(info: dict[str, Any], suffix: str) -> int:
+    """A number out of the model's metadata, whose keys begin with the architecture."""
+    found = next((value for key, value in info.items() if key.endswith(suffix)), 0)
+    return found if isinstance(found, int) else 0
+
+
+def _seconds(time_told: str) -> float | None:
+    """Seconds since the epoch; Go writes up to nine digits of a second."""
+    try:
+        return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", time_told)).timestamp()
+    except ValueError:
+        return None
+
+
+def _step(line: bytes) -> _Step:
+    try:
+        return _decode_step(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise unavailable(NAME, "it sent a malformed line while it pulled") from error
+
+
+def _progress(step: _Step, layers: dict[str, tuple[int, int]]) -> Progress:
+    if step.status.startswith(("verifying", "writing", "removing")):
+        return Progress(Stage.VERIFYING)
+    return Progress(Stage.DOWNLOADING, sum(done for done, _ in layers.values()), sum(total for _, total in layers.values()))
+
+
+def _pull_failure(model: str, error: Any) -> Failure:
+    failure = refused_in_stream(NAME, error)
+    if _ABSENT.search(failure.message):
+        message = f"model: Ollama's registry has no {model}"
+        return Failure(Reason.MODEL_NOT_FOUND, message, metadata={"model": model})
+    return unavailable(NAME, f"it could not pull {model}: {failure.message.partition(': ')[2]}")
