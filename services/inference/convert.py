@@ -30,7 +30,7 @@ from services.inference.engine import (
     UsageSource,
 )
 from services.inference.form_convert import delta_events, form_of, logprob, messages_of, tool_call
-from services.inference.inference import Assignment, Completed, Embedded, Event, Finished, Request, Started, Timings
+from services.inference.inference import Assignment, CacheMode, Completed, Embedded, Event, Finished, Request, Started, Timings
 from services.inference.resilience import Outcome
 
 if TYPE_CHECKING:
@@ -53,6 +53,12 @@ _PRIORITIES: Final = {
     generation_pb2.PRIORITY_INTERACTIVE: Priority.INTERACTIVE,
     generation_pb2.PRIORITY_DEFAULT: Priority.DEFAULT,
     generation_pb2.PRIORITY_BULK: Priority.BULK,
+}
+_CACHE_MODES: Final = {
+    generation_pb2.CACHE_MODE_UNSPECIFIED: CacheMode.USE,
+    generation_pb2.CACHE_MODE_USE: CacheMode.USE,
+    generation_pb2.CACHE_MODE_BYPASS: CacheMode.BYPASS,
+    generation_pb2.CACHE_MODE_REFRESH: CacheMode.REFRESH,
 }
 _OUTCOMES: Final = {
     Outcome.ANSWERED: generation_pb2.ATTEMPT_OUTCOME_ANSWERED,
@@ -108,6 +114,7 @@ def request_of(message: GenerationMessage, request_id: str) -> Request:
         form=form_of(message),
         session=message.session,
         priority=_PRIORITIES[message.priority],
+        cache=_CACHE_MODES[message.cache],
     )
 
 
@@ -140,6 +147,8 @@ def _event(event: Started | Usage | Finished, request_id: str) -> generation_ser
                 assignment=_assignment(event.assignment),
                 request_id=event.request_id,
                 attempts=map(_attempt, event.attempts),
+                cached=event.cached,
+                alias=event.alias,
             )
         )
     return respond(
@@ -168,6 +177,8 @@ def response_of(completed: Completed) -> generation_service_pb2.GenerateResponse
         timings=_timings(finished.timings),
         request_id=started.request_id,
         attempts=map(_attempt, finished.attempts),
+        cached=started.cached,
+        alias=started.alias,
         tool_calls=map(tool_call, first.tool_calls),
         logprobs=map(logprob, first.logprobs),
         alternatives=[

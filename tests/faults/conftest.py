@@ -21,5 +21,7 @@ def engine() -> Iterator[slow_engine.SlowEngine]:
 
 @pytest.fixture(scope="session")
 def hurt_suite(engine: slow_engine.SlowEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
-    with running_suite(tmp_path_factory.mktemp("hurt"), OPENAI_BASE_URL=f"{engine.url}/v1", AUTO_MODEL="extractive") as suite:
+    settings = {"INTER_TOKEN_SECONDS": "1", "FIRST_TOKEN_SECONDS": "20", "MAX_CONCURRENCY": "4", "TENANT_CONCURRENCY": "2"}
+    folder = tmp_path_factory.mktemp("hurt")
+    with running_suite(folder, OPENAI_BASE_URL=f"{engine.url}/v1", AUTO_MODEL="extractive", **settings) as suite:
         yield suite
