@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import REGISTRY
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from services.inference.resilience import BreakerState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from prometheus_client import CollectorRegistry
     from prometheus_client.core import Metric
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from services.inference.admission import Admission
     from services.inference.models import Models
     from services.inference.routing import Router
+    from services.inference.tiers import Tiers
 
 _BREAKER: Final = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 
@@ -29,10 +30,18 @@ _BREAKER: Final = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerSta
 class Gauges(Collector):
     """Reads the state of inference; registers itself."""
 
-    def __init__(self, models: Models, router: Router, admission: Admission, registry: CollectorRegistry = REGISTRY) -> None:
+    def __init__(
+        self,
+        models: Models,
+        router: Router,
+        admission: Admission,
+        caches: Sequence[Tiers] = (),
+        registry: CollectorRegistry = REGISTRY,
+    ) -> None:
         self._models = models
         self._router = router
         self._admission = admission
+        self._caches = caches
         registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
@@ -49,6 +58,7 @@ class Gauges(Collector):
             if model.residence is not None:
                 memory.add_metric((model.engine, model.name), model.residence.memory_bytes)
         yield memory
+        yield from self._lookups()
 
     def _queues(self) -> Iterator[Metric]:
         waiting = GaugeMetricFamily("penstock_inference_queue_depth", "Requests that wait for room.", labels=("priority",))
@@ -58,6 +68,27 @@ class Gauges(Collector):
             running.add_metric((priority.name.lower(),), load.in_use)
         yield waiting
         yield running
+
+    def _lookups(self) -> Iterator[Metric]:
+        lookups = CounterMetricFamily(
+            "penstock_inference_cache_lookups",
+            "Lookups in a cache: memory and redis answered, joined shares what is under way, missed, or bypassed.",
+            labels=("cache", "outcome"),
+        )
+        used = GaugeMetricFamily("penstock_inference_cache_bytes", "Memory that a cache takes.", labels=("cache",))
+        for cache in self._caches:
+            counts = cache.lookups
+            for outcome, count in (
+                ("memory", counts.memory),
+                ("redis", counts.shared),
+                ("joined", counts.joined),
+                ("missed", counts.missed),
+                ("bypassed", counts.bypassed),
+            ):
+                lookups.add_metric((cache.kind, outcome), count)
+            used.add_metric((cache.kind,), cache.used_bytes)
+        yield lookups
+        yield used
 
     def _backends(self) -> Iterator[Metric]:
         breaker = GaugeMetricFamily(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from services.inference.answers import Answer
     from services.inference.engine import Embeddings, FinishReason, Model, Passage
     from services.inference.models import Found, Models
+    from services.inference.routing import Route
 
 _ROOM: Final = 512
 
@@ -84,6 +85,7 @@ class Request:
         form: What form the answer is to take.
         session: Id of a session whose requests share most of their prompt, or empty.
         priority: Who goes first when there is more work than room.
+        cache: What it may have of the response cache, where there is one.
     """
 
     request_id: str
@@ -202,11 +204,7 @@ class Inference:
         permit: Permit | None = None
         opened: Opened | None = None
         try:
-            session = request.session or request.conversation
-            key = session or request.user or request.request_id
-            route = self._router.route(generation.model, affinity_of(session, generation), key)
-            if route.defaults is not None:
-                generation = route.defaults.completed(generation)
+            route, generation = self.plan(request, generation)
             permit = await self._admission.enter(request.priority, call.tenant or request.user, dispatch.left())
             progress.queued = permit.queued
             opened = await dispatch.open(route, generation)
@@ -240,6 +238,13 @@ class Inference:
             # Also when the variant failed or was aborted: an exposure that depends on the outcome would bias the comparison.
             self._expose(treatment, request, dispatch.last.found if dispatch.last else None)
             await _let_go(opened, permit)
+
+    def plan(self, request: Request, generation: Generation) -> tuple[Route, Generation]:
+        """Where the request goes, and the generation with what the policy adds. Raises Failure as `Router.route` does."""
+        session = request.session or request.conversation
+        key = session or request.user or request.request_id
+        route = self._router.route(generation.model, affinity_of(session, generation), key)
+        return route, generation if route.defaults is None else route.defaults.completed(generation)
 
     async def complete(self, request: Request) -> Completed:
         """Generates all of the text at once; raises Failure if it does not come to its end."""

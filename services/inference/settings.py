@@ -30,6 +30,10 @@ class InferenceSettings(ServerSettings):
         default="", description="where other OpenAI-compatible servers listen, separated by commas; empty for none"
     )
     openai_api_key: SecretStr = Field(default=SecretStr(""), description="key of that server, where it wants one")
+    anthropic_api_key: SecretStr = Field(default=SecretStr(""), description="key of Anthropic's API; empty for none")
+    anthropic_base_url: str = Field(
+        default="https://api.anthropic.com", description="where Anthropic's API is; asked only with a key"
+    )
     auto_model: str = Field(default="", description="what `auto` means for generation; empty for the first in order")
     auto_embedding_model: str = Field(default="all-minilm-l6-v2", description="what `auto` means for embedding")
     embedding_models: str = Field(
@@ -55,6 +59,13 @@ class InferenceSettings(ServerSettings):
     policy_file: Path | None = Field(
         default=None,
         description="YAML file of aliases and fallbacks, read again when it changes; DATA_DIR/policy.yaml where not set",
+    )
+    cache_bytes: Size = Field(
+        default=64 * 1024 * 1024, description="memory for cached answers and vectors: bytes, or such as 1GiB; 0 for no cache"
+    )
+    cache_ttl_seconds: float = Field(default=3600.0, gt=0, description="how long an answer or a vector is kept")
+    redis_url: str = Field(
+        default="", description="where the processes of the service share their caches; empty for memory only"
     )
     max_attempts: int = Field(default=6, ge=1, description="most attempts at one request, before its first content")
 

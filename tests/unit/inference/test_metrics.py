@@ -41,7 +41,7 @@ class Bench:
         self.admission = Admission(4)
         inference = Inference(models, None, router=self.router, admission=self.admission, patience=Patience(total=1))
         self.metered = Metered(inference, Figures(lambda: (one.model.name for one in models.listed()), self.registry))
-        Gauges(models, self.router, self.admission, self.registry)
+        Gauges(models, self.router, self.admission, registry=self.registry)
 
     def read(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(name, labels) or 0.0
@@ -140,7 +140,7 @@ async def test_queues_and_memory_are_read_when_they_are_asked_for(bench: Bench, 
     engine.listed = [resident(engine.listed[0])]
     async with Models([engine], probe_seconds=60) as models:
         registry = CollectorRegistry()
-        Gauges(models, bench.router, bench.admission, registry)
+        Gauges(models, bench.router, bench.admission, registry=registry)
         labels = {"gen_ai_provider_name": "openai", "gen_ai_response_model": "model"}
         assert registry.get_sample_value("penstock_inference_model_memory_bytes", labels) == 123.0
 
