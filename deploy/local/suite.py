@@ -18,7 +18,7 @@ PORT_NAMES = (
     *("inference_metrics", "retrieval_metrics", "experiments_metrics", "gateway_metrics"),
 )
 # What a server of ours must not hear: it would take these as its own settings, or has no business with them.
-_NOT_FOR_SERVERS = ("PG", "DATABASE_URL", "REDIS_URL", "OPENAI_API_KEY")
+_NOT_FOR_SERVERS = ("PG", "DATABASE_URL", "REDIS_URL", "OPENAI_API_KEY", "ANTHROPIC_API_KEY")
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,26 +140,31 @@ async def _assigner(settings: InferenceSettings, stack: AsyncExitStack) -> Assig
 
 def _remote_engines(settings: InferenceSettings) -> list[Engine]:
     """Engines behind HTTP, in the order in which `auto` prefers them."""
-    if not (settings.vllm_base_url or settings.openai_base_url or settings.ollama_base_url):
+    anthropic_key = settings.anthropic_api_key.get_secret_value()
+    if not (settings.vllm_base_url or settings.openai_base_url or settings.ollama_base_url or anthropic_key):
         return []
     # aiohttp takes 10 MiB that a suite without such engines need not pay.
+    from services.inference.engines.anthropic import AnthropicEngine  # noqa: PLC0415
     from services.inference.engines.ollama import OllamaEngine  # noqa: PLC0415
     from services.inference.engines.openai import OpenAIEngine  # noqa: PLC0415
     from services.inference.engines.remote import Limits  # noqa: PLC0415
+    from services.inference.engines.vllm import VllmEngine  # noqa: PLC0415
 
     limits = Limits(settings.connect_seconds, settings.first_token_seconds, settings.inter_token_seconds)
     embedders = {name.strip() for name in settings.embedding_models.split(",")} - {""}
     engines: list[Engine] = []
-    for url, key in (
-        (settings.vllm_base_url, settings.vllm_api_key),
-        (settings.openai_base_url, settings.openai_api_key),
+    for url, key, engine in (
+        (settings.vllm_base_url, settings.vllm_api_key, VllmEngine),
+        (settings.openai_base_url, settings.openai_api_key, OpenAIEngine),
     ):
         engines += [
-            OpenAIEngine(one, api_key=key.get_secret_value(), embedding_models=embedders, limits=limits) for one in _urls(url)
+            engine(one, api_key=key.get_secret_value(), embedding_models=embedders, limits=limits) for one in _urls(url)
         ]
     engines += [
         OllamaEngine(one, limits=limits, keep_alive=settings.ollama_keep_alive) for one in _urls(settings.ollama_base_url)
     ]
+    if anthropic_key:
+        engines.append(AnthropicEngine(settings.anthropic_base_url, api_key=anthropic_key, limits=limits))
     return engines
 
 

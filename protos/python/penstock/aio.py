@@ -25,6 +25,8 @@ from penstock.inference.v1 import (
     generation_service_pb2_grpc,
     model_service_pb2,
     model_service_pb2_grpc,
+    policy_service_pb2,
+    policy_service_pb2_grpc,
 )
 from penstock.retrieval.v1 import (
     answer_service_pb2_grpc,
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack  # noqa: UP035 - the wheel serves Python 3.10 too
 
     from penstock.experiments.v1 import experiment_pb2, outcome_service_pb2
-    from penstock.inference.v1 import generation_service_pb2, model_pb2
+    from penstock.inference.v1 import generation_service_pb2, model_pb2, policy_pb2
     from penstock.requests import AnswerOptions, DocumentLike, GenerateOptions, MetricLike, OutcomeLike, VariantLike
     from penstock.retrieval.v1 import (
         answer_service_pb2,
@@ -96,6 +98,7 @@ class AsyncClient:
         self._generation = generation_service_pb2_grpc.GenerationServiceStub(self.channel)
         self._embedding = embedding_service_pb2_grpc.EmbeddingServiceStub(self.channel)
         self._models = model_service_pb2_grpc.ModelServiceStub(self.channel)
+        self._policy = policy_service_pb2_grpc.PolicyServiceStub(self.channel)
         self._collections = collection_service_pb2_grpc.CollectionServiceStub(self.channel)
         self._documents = document_service_pb2_grpc.DocumentServiceStub(self.channel)
         self._search = search_service_pb2_grpc.SearchServiceStub(self.channel)
@@ -136,6 +139,17 @@ class AsyncClient:
         """Turns texts into vectors, all of them or none."""
         request = embedding_service_pb2.EmbedRequest(inputs=requests.names(inputs), model=model)
         return await self._call(self._embedding.Embed, request, timeout)
+
+    async def policy(self, *, timeout: float | None = None) -> policy_service_pb2.GetPolicyResponse:
+        """How requests are routed: the policy in force and its revision."""
+        return await self._call(self._policy.GetPolicy, policy_service_pb2.GetPolicyRequest(), timeout)
+
+    async def update_policy(
+        self, policy: policy_pb2.Policy, *, revision: str = "", timeout: float | None = None
+    ) -> policy_service_pb2.UpdatePolicyResponse:
+        """Replaces the whole policy; with a revision, only if it has not changed since."""
+        request = policy_service_pb2.UpdatePolicyRequest(policy=policy, revision=revision)
+        return await self._call(self._policy.UpdatePolicy, request, timeout)
 
     async def models(self, *, timeout: float | None = None) -> list[model_pb2.Model]:
         """The models of all engines in reach."""

@@ -36,11 +36,12 @@ class GenerateOptions(TypedDict, total=False):
     """Options of `generate` and `stream_generate`; see GenerateRequest for what they mean and their limits.
 
     `messages` are Message messages, or dictionaries such as `{"role": "user", "content": "Hello"}`. `passages` are Passage
-    messages or strings.
+    messages or strings. `priority` is a Priority or its name: "system", "interactive", "default", "bulk".
     """
 
     messages: Iterable[MessageInput]
     model: str
+    priority: int | str
     passages: Iterable[generation_pb2.Passage | str]
     max_tokens: int
     stop: Iterable[str]
@@ -76,6 +77,8 @@ def generate_fields(prompt: str | None, options: GenerateOptions) -> dict[str, A
     sampling = {name: fields.pop(name) for name in _SAMPLING if name in fields}
     if sampling:
         fields["sampling"] = generation_pb2.Sampling(**sampling)
+    if "priority" in fields:
+        fields["priority"] = _enum(generation_pb2.Priority, "PRIORITY_", fields["priority"])
     fields["messages"] = [_message(message) for message in fields.get("messages", ())]
     fields["passages"] = [
         generation_pb2.Passage(text=passage) if isinstance(passage, str) else passage for passage in fields.get("passages", ())

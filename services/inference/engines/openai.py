@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from services.chassis.errors import Failure, Reason
+from services.chassis.errors import Failure, Reason, invalid_field
 from services.inference.engine import Capability, Embeddings, Model, UsageSource
 from services.inference.engines import openai_chat
 from services.inference.engines.remote import Limits, RemoteServer, failed, refused_in_stream, unavailable
@@ -28,6 +28,7 @@ _BY_ALL: Final = (Capability.TOOLS, Capability.JSON_SCHEMA, Capability.LOGPROBS,
 _VLLM: Final = "vllm"
 _LLAMACPP: Final = "llamacpp"
 _MORE: Final = {_VLLM: (Capability.REGEX, Capability.CHOICE), _LLAMACPP: (Capability.CHOICE,)}
+_NO_GRAMMAR: Final = re.compile(r"grammar error|failed to (?:compile|convert).*(?:grammar|schema|regex)", re.IGNORECASE)
 _NO_TOOLS: Final = re.compile(r"--enable-auto-tool-choice|tool-call-parser|does not support tools", re.IGNORECASE)
 
 
@@ -41,6 +42,7 @@ class _Meta(msgspec.Struct):
 class _Card(msgspec.Struct):
     id: str
     owned_by: str = ""
+    parent: str | None = None
     max_model_len: int | None = None
     meta: _Meta | None = None
 
@@ -100,6 +102,7 @@ class OpenAIEngine:
         self._server = RemoteServer(_NAME, root, headers=headers, limits=limits or Limits())
         self._embedding_models = frozenset(embedding_models)
         self._owners: dict[str, str] = {}
+        self._adapters: set[str] = set()
         # OpenAI's own newer models refuse the name that all other servers know.
         host = urlsplit(url).hostname or ""
         self._limit_field = "max_completion_tokens" if host.endswith("openai.com") else "max_tokens"
@@ -112,6 +115,7 @@ class OpenAIEngine:
         except msgspec.DecodeError as error:
             raise unavailable(_NAME, "its list of models is not in OpenAI's format") from error
         self._owners = {card.id: card.owned_by for card in cards.data}
+        self._adapters = {card.id for card in cards.data if card.parent}
         calls_tools = _LLAMACPP not in self._owners.values() or await self._template_has_tools()
         return [self._model(card, calls_tools=calls_tools) for card in sorted(cards.data, key=lambda card: card.id)]
 
@@ -138,13 +142,7 @@ class OpenAIEngine:
                 await lines.finish()
                 yield answer.answers.end()
         except Failure as failure:
-            if _lacks_tools(failure, generation):
-                message = (
-                    f"model: {generation.model} is not set up to choose tools by itself; have one called by TOOL_USE_REQUIRED"
-                )
-                facts = {"model": generation.model, "capability": Capability.TOOLS.name}
-                raise Failure(Reason.MODEL_CAPABILITY_MISSING, message, metadata=facts) from failure
-            raise
+            raise _told(failure, generation) from failure.__cause__
 
     async def embed(self, model: str, inputs: Sequence[str]) -> Embeddings:
         """Embeds by the embeddings endpoint."""
@@ -253,10 +251,15 @@ def _own_form(generation: Generation, owner: str) -> dict[str, Any]:
     return {}
 
 
-def _lacks_tools(failure: Failure, generation: Generation) -> bool:
-    """Whether a server says that it was not started so that its model can choose tools."""
-    refused = failure.reason is Reason.INVALID_FIELD and generation.form.tools
-    return bool(refused) and _NO_TOOLS.search(failure.message) is not None
+def _told(failure: Failure, generation: Generation) -> Failure:
+    """The same failure, but for what servers say of forms in words of their own only."""
+    if failure.reason is Reason.INVALID_FIELD and generation.form.tools and _NO_TOOLS.search(failure.message):
+        message = f"model: {generation.model} is on a server that was not started for tools, as vLLM has to be"
+        facts = {"model": generation.model, "capability": Capability.TOOLS.name}
+        return Failure(Reason.MODEL_CAPABILITY_MISSING, message, metadata=facts)
+    if failure.reason is Reason.GENERATION_FAILED and generation.form.output and _NO_GRAMMAR.search(failure.message):
+        return invalid_field("output", f"{generation.model} cannot hold a text to this form; make it simpler")
+    return failure
 
 
 def base_url_of(given: str) -> str:

@@ -22,6 +22,7 @@ CASES = {
     "openai-vllm": ("fixture_vllm.open_writer", "VLLM_BASE_URL VLLM_PYTHON"),
     "openai-vllm-minilm": ("fixture_vllm.open_embedder", "VLLM_PYTHON"),
     "ollama-written": ("fixture_ollama.open_written_server", ""),
+    "anthropic-written": ("fixture_anthropic.open_written_server", ""),
     "ollama-real": ("fixture_ollama.open_real_server", "OLLAMA_BASE_URL"),
     "llamacpp": ("fixture_embedded.open_llamacpp", ""),
     "minilm": ("fixture_embedded.open_minilm", ""),

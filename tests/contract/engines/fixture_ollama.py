@@ -69,8 +69,8 @@ class WrittenOllama:
             options = body.get("options", {})
             if await _answered_by_form(body, response):
                 return response
-            words = _words(options.get("num_predict", 1000), options.get("stop", []))
-            for spoken, (word, reason) in enumerate(words):
+            spoken_words = words(options.get("num_predict", 1000), options.get("stop", []))
+            for spoken, (word, reason) in enumerate(spoken_words):
                 if reason:
                     counts = {"prompt_eval_count": 7, "eval_count": spoken, "total_duration": 1, "eval_duration": 1}
                     await response.write(_line(body, "", done=True, done_reason=reason, **counts))
@@ -117,7 +117,7 @@ def _line(body: dict[str, Any], text: str, *, done: bool = False, tool_calls: An
     return json.dumps(piece).encode() + b"\n"
 
 
-def _words(most: int, stops: list[str]) -> Iterator[tuple[str, str]]:
+def words(most: int, stops: list[str]) -> Iterator[tuple[str, str]]:
     """Words, and at last an empty one with the reason to stop. Holds back nothing: a stop sequence lies inside one word."""
     for number in itertools.count(1):
         if number > most:
@@ -134,9 +134,9 @@ def _words(most: int, stops: list[str]) -> Iterator[tuple[str, str]]:
 
 
 @asynccontextmanager
-async def written_ollama() -> AsyncIterator[tuple[WrittenOllama, str]]:
+async def written_ollama(written: WrittenOllama | None = None) -> AsyncIterator[tuple[WrittenOllama, str]]:
     """Runs the written server; gives it and its address."""
-    written = WrittenOllama()
+    written = written or WrittenOllama()
     runner = web.AppRunner(written.application(), shutdown_timeout=1, handler_cancellation=True)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -29,6 +29,7 @@ MINILM: Final = "all-minilm-l6-v2"
 # Eager, it is up in half a minute; on a busy machine it has taken several times that.
 _START_SECONDS: Final = 400
 _STOP_SECONDS: Final = 20
+_TOOLS: Final = ("--enable-auto-tool-choice", "--tool-call-parser", "pythonic")
 _QUIET: Final = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
 
 
@@ -39,7 +40,7 @@ def vllm_writer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield running
         return
     folder = tmp_path_factory.mktemp("vllm")
-    with serving(tiny_llama_hf.build(folder), "tiny", folder) as address:
+    with serving(tiny_llama_hf.build(folder), "tiny", folder, *_TOOLS) as address:
         yield address
 
 

@@ -13,13 +13,14 @@ import pytest
 
 from services.chassis.errors import Failure, Reason
 from services.inference.engine import Delta, End, FinishReason, Generation, Message, Role, UsageSource
+from services.inference.engines.anthropic import AnthropicEngine
 from services.inference.engines.ollama import OllamaEngine
 from services.inference.engines.openai import OpenAIEngine
 from services.inference.engines.remote import Limits
 from tests.contract.engines.scripted import Exchange, ScriptedServer, scripted_server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from services.inference.engine import Engine, Event
 
@@ -36,6 +37,8 @@ class Wire:
     def text(self, text: str) -> bytes:
         if self.engine == "openai":
             return _event({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]})
+        if self.engine == "anthropic":
+            return _event({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}})
         return _line({"message": {"role": "assistant", "content": text}, "done": False})
 
     def end(self, reason: str = "stop") -> bytes:
@@ -43,20 +46,27 @@ class Wire:
             finish = _event({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
             usage = _event({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}})
             return finish + usage + b"data: [DONE]\n\n"
+        if self.engine == "anthropic":
+            told = {"stop": "end_turn", "length": "max_tokens"}[reason]
+            start = _event({"type": "message_start", "message": {"usage": {"input_tokens": 9, "output_tokens": 1}}})
+            delta = _event({"type": "message_delta", "delta": {"stop_reason": told}, "usage": {"output_tokens": 4}})
+            return start + delta + _event({"type": "message_stop"})
         counts = {"prompt_eval_count": 9, "eval_count": 4}
         return _line({"message": {"role": "assistant", "content": ""}, "done": True, "done_reason": reason, **counts})
 
     def error(self, message: str) -> bytes:
         if self.engine == "openai":
             return _event({"error": {"message": message, "type": "server_error", "code": 500}})
+        if self.engine == "anthropic":
+            return _event({"type": "error", "error": {"type": "api_error", "message": message}})
         return _line({"error": message})
 
     def garbage(self) -> bytes:
-        return b'data: {"choices": [{"delta"\n\n' if self.engine == "openai" else b'{"message": {"content"\n'
+        return b'{"message": {"content"\n' if self.engine == "ollama" else b'data: {"choices": [{"delta"\n\n'
 
     def bare_end(self) -> bytes:
         """The stream's last word that is missing where it matters: no finish reason, no `done`."""
-        return b"data: [DONE]\n\n" if self.engine == "openai" else b"\n"
+        return {"openai": b"data: [DONE]\n\n", "anthropic": _event({"type": "message_stop"}), "ollama": b"\n"}[self.engine]
 
 
 def _event(document: Any) -> bytes:
@@ -90,12 +100,19 @@ class Pair:
         return "".join(texts), caught.value
 
 
-@pytest.fixture(params=["openai", "ollama"])
+ENGINES: dict[str, Callable[[str], Engine]] = {
+    "openai": lambda address: OpenAIEngine(address, limits=LIMITS),
+    "ollama": lambda address: OllamaEngine(address, limits=LIMITS),
+    "anthropic": lambda address: AnthropicEngine(address, api_key="none", limits=LIMITS),
+}
+
+
+@pytest.fixture(params=ENGINES)
 async def pair(request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
     async with scripted_server() as (server, address):
         kind = request.param
-        engine: Engine = OpenAIEngine(address, limits=LIMITS) if kind == "openai" else OllamaEngine(address, limits=LIMITS)
-        content_type = "text/event-stream" if kind == "openai" else "application/x-ndjson"
+        engine = ENGINES[kind](address)
+        content_type = "application/x-ndjson" if kind == "ollama" else "text/event-stream"
         try:
             yield Pair(engine, server, Wire(kind, content_type))
         finally:
@@ -173,7 +190,7 @@ async def test_an_end_without_a_finish_reason_has_failed(pair: Pair) -> None:
 async def test_a_finish_reason_without_done_has_failed(pair: Pair) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.begin()
-        await exchange.piece(pair.wire.text("some") + pair.wire.end().replace(b"data: [DONE]\n\n", b""))
+        await exchange.piece(pair.wire.text("some") + pair.wire.end().removesuffix(pair.wire.bare_end()))
         await exchange.end()
 
     if pair.wire.engine == "ollama":
@@ -257,7 +274,7 @@ async def test_no_first_token_in_time_is_unavailable(pair: Pair, stage: str) -> 
         while True:
             await asyncio.sleep(0.05)
             if stage == "pings":
-                await exchange.piece(b": still working\n\n" if pair.wire.engine == "openai" else b"\n")
+                await exchange.piece(b"\n" if pair.wire.engine == "ollama" else b": still working\n\n")
 
     pair.server.script = script
     started = time.monotonic()
@@ -354,7 +371,31 @@ async def test_too_few_embeddings_are_a_failure(pair: Pair) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.answer(200, {"data": [{"embedding": [1.0], "index": 0}], "embeddings": [[1.0]]})
 
+    if pair.wire.engine == "anthropic":
+        pytest.skip("it never embeds")
     pair.server.script = script
     with pytest.raises(Failure) as caught:
         await pair.engine.embed("m", ["one", "two"])
     assert caught.value.reason is Reason.GENERATION_FAILED
+
+
+@pytest.mark.parametrize("kind", ["overloaded_error", "rate_limit_error"])
+async def test_anthropics_overload_is_overload_before_and_within_the_stream(kind: str) -> None:
+    async def refuse(exchange: Exchange) -> None:
+        await exchange.answer(529, {"type": "error", "error": {"type": kind, "message": "Overloaded"}})
+
+    async def begin_and_refuse(exchange: Exchange) -> None:
+        await exchange.begin()
+        await exchange.piece(_event({"type": "error", "error": {"type": kind, "message": "Overloaded"}}))
+        await exchange.end()
+
+    async with scripted_server() as (server, address):
+        engine = AnthropicEngine(address, api_key="none", limits=LIMITS)
+        try:
+            for script in (refuse, begin_and_refuse):
+                server.script = script
+                _, failure = await Pair(engine, server, Wire("anthropic", "")).fails()
+                assert failure.reason is Reason.ENGINE_OVERLOADED
+                assert failure.retry_after is not None
+        finally:
+            await engine.close()

@@ -46,12 +46,12 @@ def test_a_stage_brings_those_before_it_and_none_after(tmp_path: Path, until: st
 
 
 def test_services_get_every_address_and_servers_no_secret_of_theirs(tmp_path: Path) -> None:
-    foreign = {"OPENAI_API_KEY": "sk-secret", "PGPORT": "1", "LANG": "C.UTF-8"}
+    foreign = {"OPENAI_API_KEY": "sk-secret", "ANTHROPIC_API_KEY": "sk-ant", "PGPORT": "1", "LANG": "C.UTF-8"}
     for process in make(tmp_path, foreign).processes:
         assert process.environment["LANG"] == "C.UTF-8"
         assert process.environment["DATA_DIR"].startswith(str(tmp_path))
         if process.stage == "servers":
-            assert not {"OPENAI_API_KEY", "PGPORT", "DATABASE_URL"} & process.environment.keys()
+            assert not {"OPENAI_API_KEY", "ANTHROPIC_API_KEY", "PGPORT", "DATABASE_URL"} & process.environment.keys()
         else:
             expected = {
                 "DATABASE_URL",

@@ -113,6 +113,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND. An outcome names an assignment that no experiment here gave out. Example metadata: {"assignment": "..."}."""
     ERROR_REASON_METRIC_NOT_FOUND: _ErrorReason.ValueType  # 64
     """INVALID_ARGUMENT. An outcome names a metric that its experiment does not have. Example metadata: {"metric": "clicks"}."""
+    ERROR_REASON_ANALYSIS_UNAVAILABLE: _ErrorReason.ValueType  # 65
+    """UNAVAILABLE. The analysis took too long or its process ended; retry."""
     ERROR_REASON_DATABASE_UNAVAILABLE: _ErrorReason.ValueType  # 80
     """UNAVAILABLE. The database does not answer; nothing was written; retry."""
     ERROR_REASON_SERVICE_UNAVAILABLE: _ErrorReason.ValueType  # 81
@@ -222,6 +224,8 @@ ERROR_REASON_ASSIGNMENT_NOT_FOUND: ErrorReason.ValueType  # 63
 """NOT_FOUND. An outcome names an assignment that no experiment here gave out. Example metadata: {"assignment": "..."}."""
 ERROR_REASON_METRIC_NOT_FOUND: ErrorReason.ValueType  # 64
 """INVALID_ARGUMENT. An outcome names a metric that its experiment does not have. Example metadata: {"metric": "clicks"}."""
+ERROR_REASON_ANALYSIS_UNAVAILABLE: ErrorReason.ValueType  # 65
+"""UNAVAILABLE. The analysis took too long or its process ended; retry."""
 ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 80
 """UNAVAILABLE. The database does not answer; nothing was written; retry."""
 ERROR_REASON_SERVICE_UNAVAILABLE: ErrorReason.ValueType  # 81

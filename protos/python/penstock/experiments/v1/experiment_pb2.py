@@ -23,16 +23,31 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(penstock/experiments/v1/experiment.proto\x12\x17penstock.experiments.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdf\x01\n\x10SamplingOverride\x12>\n\x0btemperature\x18\x01 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\x00@)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x0btemperature\x88\x01\x01\x12\x31\n\x05top_p\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\x04topP\x88\x01\x01\x12/\n\nmax_tokens\x18\x03 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\x80\x08(\x01H\x02R\tmaxTokens\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\r\n\x0b_max_tokens\"\xe5\x02\n\x07Variant\x12K\n\x07variant\x18\x01 \x01(\tB1\xe2\x41\x01\x02\xbaH*r(2&^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$R\x07variant\x12\x33\n\x06weight\x18\x02 \x01(\x01\x42\x1b\xe2\x41\x01\x02\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A!\x00\x00\x00\x00\x00\x00\x00\x00R\x06weight\x12%\n\x05model\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02H\x00R\x05model\x88\x01\x01\x12&\n\x06prompt\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02H\x01R\x06prompt\x88\x01\x01\x12\x45\n\x08sampling\x18\x05 \x01(\x0b\x32).penstock.experiments.v1.SamplingOverrideR\x08sampling\x12#\n\x05top_k\x18\x06 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x01H\x02R\x04topK\x88\x01\x01\x42\x08\n\x06_modelB\t\n\x07_promptB\x08\n\x06_top_k\"\x9f\x01\n\x06Metric\x12I\n\x06metric\x18\x01 \x01(\tB1\xe2\x41\x01\x02\xbaH*r(2&^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$R\x06metric\x12J\n\tdirection\x18\x02 \x01(\x0e\x32\".penstock.experiments.v1.DirectionB\x08\xbaH\x05\x82\x01\x02\x10\x01R\tdirection\"\xe2\x07\n\nExperiment\x12Q\n\nexperiment\x18\x01 \x01(\tB1\xe2\x41\x01\x02\xbaH*r(2&^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$R\nexperiment\x12(\n\nhypothesis\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\nhypothesis\x12\x41\n\x04unit\x18\x03 \x01(\x0e\x32\x1d.penstock.experiments.v1.UnitB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x04unit\x12L\n\x08variants\x18\x04 \x03(\x0b\x32 .penstock.experiments.v1.VariantB\x0e\xe2\x41\x01\x02\xbaH\x07\x92\x01\x04\x08\x02\x10\x14R\x08variants\x12\x43\n\x07metrics\x18\x05 \x03(\x0b\x32\x1f.penstock.experiments.v1.MetricB\x08\xbaH\x05\x92\x01\x02\x10\x32R\x07metrics\x12^\n\rrequest_types\x18\x06 \x03(\x0e\x32$.penstock.experiments.v1.RequestTypeB\x13\xbaH\x10\x92\x01\r\x10\x02\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00R\x0crequestTypes\x12\x44\n\x05state\x18\x07 \x01(\x0e\x32(.penstock.experiments.v1.ExperimentStateB\x04\xe2\x41\x01\x03R\x05state\x12\'\n\x0chash_version\x18\x08 \x01(\x05\x42\x04\xe2\x41\x01\x03R\x0bhashVersion\x12\x18\n\x04salt\x18\t \x01(\tB\x04\xe2\x41\x01\x03R\x04salt\x12\x41\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\ncreateTime\x12?\n\nstart_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tstartTime\x12=\n\tstop_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\x08stopTime:\xd4\x01\xbaH\xd0\x01\x1ah\n\x1a\x65xperiment.variants.unique\x12 variants must have different ids\x1a(this.variants.map(v, v.variant).unique()\x1a\x64\n\x19\x65xperiment.metrics.unique\x12\x1fmetrics must have different ids\x1a&this.metrics.map(m, m.metric).unique()*T\n\x04Unit\x12\x14\n\x10UNIT_UNSPECIFIED\x10\x00\x12\r\n\tUNIT_USER\x10\x01\x12\x15\n\x11UNIT_CONVERSATION\x10\x02\x12\x10\n\x0cUNIT_REQUEST\x10\x03*\x8b\x01\n\x0f\x45xperimentState\x12 \n\x1c\x45XPERIMENT_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45XPERIMENT_STATE_DRAFT\x10\x01\x12\x1c\n\x18\x45XPERIMENT_STATE_RUNNING\x10\x02\x12\x1c\n\x18\x45XPERIMENT_STATE_STOPPED\x10\x03*_\n\x0bRequestType\x12\x1c\n\x18REQUEST_TYPE_UNSPECIFIED\x10\x00\x12\x19\n\x15REQUEST_TYPE_GENERATE\x10\x01\x12\x17\n\x13REQUEST_TYPE_ANSWER\x10\x02*V\n\tDirection\x12\x19\n\x15\x44IRECTION_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44IRECTION_INCREASE\x10\x01\x12\x16\n\x12\x44IRECTION_DECREASE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(penstock/experiments/v1/experiment.proto\x12\x17penstock.experiments.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xba\x04\n\x0c\x41nalysisPlan\x12I\n\x06method\x18\x01 \x01(\x0e\x32\'.penstock.experiments.v1.AnalysisMethodB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x06method\x12@\n\x0csignificance\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xe0?)-C\x1c\xeb\xe2\x36\x1a?H\x00R\x0csignificance\x88\x01\x01\x12H\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\x0b\"\x05\x08\x80\x8a\x8a\x0f\x32\x02\x08\x01R\x08\x64uration\x12\x1f\n\x05looks\x18\x04 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x14(\x00R\x05looks\x12G\n\x08\x62oundary\x18\x05 \x01(\x0e\x32!.penstock.experiments.v1.BoundaryB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x08\x62oundary\x12M\n\ncorrection\x18\x06 \x01(\x0e\x32#.penstock.experiments.v1.CorrectionB\x08\xbaH\x05\x82\x01\x02\x10\x01R\ncorrection:\x88\x01\xbaH\x84\x01\x1a\x81\x01\n\x16\x61nalysis_plan.duration\x12?a group-sequential analysis needs a duration to place its looks\x1a&this.method != 2 || has(this.duration)B\x0f\n\r_significance\"\xdf\x01\n\x10SamplingOverride\x12>\n\x0btemperature\x18\x01 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\x00@)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x0btemperature\x88\x01\x01\x12\x31\n\x05top_p\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\x04topP\x88\x01\x01\x12/\n\nmax_tokens\x18\x03 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\x80\x08(\x01H\x02R\tmaxTokens\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\r\n\x0b_max_tokens\"\xe5\x02\n\x07Variant\x12K\n\x07variant\x18\x01 \x01(\tB1\xe2\x41\x01\x02\xbaH*r(2&^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$R\x07variant\x12\x33\n\x06weight\x18\x02 \x01(\x01\x42\x1b\xe2\x41\x01\x02\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A!\x00\x00\x00\x00\x00\x00\x00\x00R\x06weight\x12%\n\x05model\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02H\x00R\x05model\x88\x01\x01\x12&\n\x06prompt\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02H\x01R\x06prompt\x88\x01\x01\x12\x45\n\x08sampling\x18\x05 \x01(\x0b\x32).penstock.experiments.v1.SamplingOverrideR\x08sampling\x12#\n\x05top_k\x18\x06 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x01H\x02R\x04topK\x88\x01\x01\x42\x08\n\x06_modelB\t\n\x07_promptB\x08\n\x06_top_k\"\xf6\x02\n\x06Metric\x12I\n\x06metric\x18\x01 \x01(\tB1\xe2\x41\x01\x02\xbaH*r(2&^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$R\x06metric\x12J\n\tdirection\x18\x02 \x01(\x0e\x32\".penstock.experiments.v1.DirectionB\x08\xbaH\x05\x82\x01\x02\x10\x01R\tdirection\x12\x41\n\x04kind\x18\x03 \x01(\x0e\x32#.penstock.experiments.v1.MetricKindB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04kind\x12\x41\n\x04role\x18\x04 \x01(\x0e\x32#.penstock.experiments.v1.MetricRoleB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04role\x12<\n\x0eminimal_effect\x18\x05 \x01(\x01\x42\x10\xbaH\r\x12\x0b!\x00\x00\x00\x00\x00\x00\x00\x00@\x01H\x00R\rminimalEffect\x88\x01\x01\x42\x11\n\x0f_minimal_effect\"\xa5\x08\n\nExperiment\x12Q\n\nexperiment\x18\x01 \x01(\tB1\xe2\x41\x01\x02\xbaH*r(2&^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$R\nexperiment\x12(\n\nhypothesis\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\nhypothesis\x12\x41\n\x04unit\x18\x03 \x01(\x0e\x32\x1d.penstock.experiments.v1.UnitB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x04unit\x12L\n\x08variants\x18\x04 \x03(\x0b\x32 .penstock.experiments.v1.VariantB\x0e\xe2\x41\x01\x02\xbaH\x07\x92\x01\x04\x08\x02\x10\x14R\x08variants\x12\x43\n\x07metrics\x18\x05 \x03(\x0b\x32\x1f.penstock.experiments.v1.MetricB\x08\xbaH\x05\x92\x01\x02\x10\x32R\x07metrics\x12^\n\rrequest_types\x18\x06 \x03(\x0e\x32$.penstock.experiments.v1.RequestTypeB\x13\xbaH\x10\x92\x01\r\x10\x02\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00R\x0crequestTypes\x12\x44\n\x05state\x18\x07 \x01(\x0e\x32(.penstock.experiments.v1.ExperimentStateB\x04\xe2\x41\x01\x03R\x05state\x12\'\n\x0chash_version\x18\x08 \x01(\x05\x42\x04\xe2\x41\x01\x03R\x0bhashVersion\x12\x18\n\x04salt\x18\t \x01(\tB\x04\xe2\x41\x01\x03R\x04salt\x12\x41\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\ncreateTime\x12?\n\nstart_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tstartTime\x12=\n\tstop_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\x08stopTime\x12\x41\n\x08\x61nalysis\x18\r \x01(\x0b\x32%.penstock.experiments.v1.AnalysisPlanR\x08\x61nalysis:\xd4\x01\xbaH\xd0\x01\x1ah\n\x1a\x65xperiment.variants.unique\x12 variants must have different ids\x1a(this.variants.map(v, v.variant).unique()\x1a\x64\n\x19\x65xperiment.metrics.unique\x12\x1fmetrics must have different ids\x1a&this.metrics.map(m, m.metric).unique()*T\n\x04Unit\x12\x14\n\x10UNIT_UNSPECIFIED\x10\x00\x12\r\n\tUNIT_USER\x10\x01\x12\x15\n\x11UNIT_CONVERSATION\x10\x02\x12\x10\n\x0cUNIT_REQUEST\x10\x03*\x8b\x01\n\x0f\x45xperimentState\x12 \n\x1c\x45XPERIMENT_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45XPERIMENT_STATE_DRAFT\x10\x01\x12\x1c\n\x18\x45XPERIMENT_STATE_RUNNING\x10\x02\x12\x1c\n\x18\x45XPERIMENT_STATE_STOPPED\x10\x03*_\n\x0bRequestType\x12\x1c\n\x18REQUEST_TYPE_UNSPECIFIED\x10\x00\x12\x19\n\x15REQUEST_TYPE_GENERATE\x10\x01\x12\x17\n\x13REQUEST_TYPE_ANSWER\x10\x02*V\n\tDirection\x12\x19\n\x15\x44IRECTION_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44IRECTION_INCREASE\x10\x01\x12\x16\n\x12\x44IRECTION_DECREASE\x10\x02*r\n\nMetricKind\x12\x1b\n\x17METRIC_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10METRIC_KIND_MEAN\x10\x01\x12\x1a\n\x16METRIC_KIND_PROPORTION\x10\x02\x12\x15\n\x11METRIC_KIND_RATIO\x10\x03*x\n\nMetricRole\x12\x1b\n\x17METRIC_ROLE_UNSPECIFIED\x10\x00\x12\x17\n\x13METRIC_ROLE_PRIMARY\x10\x01\x12\x19\n\x15METRIC_ROLE_SECONDARY\x10\x02\x12\x19\n\x15METRIC_ROLE_GUARDRAIL\x10\x03*\x9c\x01\n\x0e\x41nalysisMethod\x12\x1f\n\x1b\x41NALYSIS_METHOD_UNSPECIFIED\x10\x00\x12!\n\x1d\x41NALYSIS_METHOD_FIXED_HORIZON\x10\x01\x12$\n ANALYSIS_METHOD_GROUP_SEQUENTIAL\x10\x02\x12 \n\x1c\x41NALYSIS_METHOD_ALWAYS_VALID\x10\x03*\x9c\x01\n\x08\x42oundary\x12\x18\n\x14\x42OUNDARY_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x42OUNDARY_O_BRIEN_FLEMING\x10\x01\x12\x13\n\x0f\x42OUNDARY_POCOCK\x10\x02\x12%\n!BOUNDARY_O_BRIEN_FLEMING_SPENDING\x10\x03\x12\x1c\n\x18\x42OUNDARY_POCOCK_SPENDING\x10\x04*`\n\nCorrection\x12\x1a\n\x16\x43ORRECTION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43ORRECTION_HOLM\x10\x01\x12!\n\x1d\x43ORRECTION_BENJAMINI_HOCHBERG\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock.experiments.v1.experiment_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_ANALYSISPLAN'].fields_by_name['method']._loaded_options = None
+  _globals['_ANALYSISPLAN'].fields_by_name['method']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_ANALYSISPLAN'].fields_by_name['significance']._loaded_options = None
+  _globals['_ANALYSISPLAN'].fields_by_name['significance']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\000\000\340?)-C\034\353\3426\032?'
+  _globals['_ANALYSISPLAN'].fields_by_name['duration']._loaded_options = None
+  _globals['_ANALYSISPLAN'].fields_by_name['duration']._serialized_options = b'\272H\016\252\001\013\"\005\010\200\212\212\0172\002\010\001'
+  _globals['_ANALYSISPLAN'].fields_by_name['looks']._loaded_options = None
+  _globals['_ANALYSISPLAN'].fields_by_name['looks']._serialized_options = b'\272H\006\032\004\030\024(\000'
+  _globals['_ANALYSISPLAN'].fields_by_name['boundary']._loaded_options = None
+  _globals['_ANALYSISPLAN'].fields_by_name['boundary']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_ANALYSISPLAN'].fields_by_name['correction']._loaded_options = None
+  _globals['_ANALYSISPLAN'].fields_by_name['correction']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_ANALYSISPLAN']._loaded_options = None
+  _globals['_ANALYSISPLAN']._serialized_options = b'\272H\204\001\032\201\001\n\026analysis_plan.duration\022?a group-sequential analysis needs a duration to place its looks\032&this.method != 2 || has(this.duration)'
   _globals['_SAMPLINGOVERRIDE'].fields_by_name['temperature']._loaded_options = None
   _globals['_SAMPLINGOVERRIDE'].fields_by_name['temperature']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\000\000\000@)\000\000\000\000\000\000\000\000'
   _globals['_SAMPLINGOVERRIDE'].fields_by_name['top_p']._loaded_options = None
@@ -53,6 +68,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_METRIC'].fields_by_name['metric']._serialized_options = b'\342A\001\002\272H*r(2&^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$'
   _globals['_METRIC'].fields_by_name['direction']._loaded_options = None
   _globals['_METRIC'].fields_by_name['direction']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_METRIC'].fields_by_name['kind']._loaded_options = None
+  _globals['_METRIC'].fields_by_name['kind']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_METRIC'].fields_by_name['role']._loaded_options = None
+  _globals['_METRIC'].fields_by_name['role']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_METRIC'].fields_by_name['minimal_effect']._loaded_options = None
+  _globals['_METRIC'].fields_by_name['minimal_effect']._serialized_options = b'\272H\r\022\013!\000\000\000\000\000\000\000\000@\001'
   _globals['_EXPERIMENT'].fields_by_name['experiment']._loaded_options = None
   _globals['_EXPERIMENT'].fields_by_name['experiment']._serialized_options = b'\342A\001\002\272H*r(2&^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$'
   _globals['_EXPERIMENT'].fields_by_name['hypothesis']._loaded_options = None
@@ -79,20 +100,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPERIMENT'].fields_by_name['stop_time']._serialized_options = b'\342A\001\003'
   _globals['_EXPERIMENT']._loaded_options = None
   _globals['_EXPERIMENT']._serialized_options = b'\272H\320\001\032h\n\032experiment.variants.unique\022 variants must have different ids\032(this.variants.map(v, v.variant).unique()\032d\n\031experiment.metrics.unique\022\037metrics must have different ids\032&this.metrics.map(m, m.metric).unique()'
-  _globals['_UNIT']._serialized_start=1880
-  _globals['_UNIT']._serialized_end=1964
-  _globals['_EXPERIMENTSTATE']._serialized_start=1967
-  _globals['_EXPERIMENTSTATE']._serialized_end=2106
-  _globals['_REQUESTTYPE']._serialized_start=2108
-  _globals['_REQUESTTYPE']._serialized_end=2203
-  _globals['_DIRECTION']._serialized_start=2205
-  _globals['_DIRECTION']._serialized_end=2291
-  _globals['_SAMPLINGOVERRIDE']._serialized_start=136
-  _globals['_SAMPLINGOVERRIDE']._serialized_end=359
-  _globals['_VARIANT']._serialized_start=362
-  _globals['_VARIANT']._serialized_end=719
-  _globals['_METRIC']._serialized_start=722
-  _globals['_METRIC']._serialized_end=881
-  _globals['_EXPERIMENT']._serialized_start=884
-  _globals['_EXPERIMENT']._serialized_end=1878
+  _globals['_UNIT']._serialized_start=2767
+  _globals['_UNIT']._serialized_end=2851
+  _globals['_EXPERIMENTSTATE']._serialized_start=2854
+  _globals['_EXPERIMENTSTATE']._serialized_end=2993
+  _globals['_REQUESTTYPE']._serialized_start=2995
+  _globals['_REQUESTTYPE']._serialized_end=3090
+  _globals['_DIRECTION']._serialized_start=3092
+  _globals['_DIRECTION']._serialized_end=3178
+  _globals['_METRICKIND']._serialized_start=3180
+  _globals['_METRICKIND']._serialized_end=3294
+  _globals['_METRICROLE']._serialized_start=3296
+  _globals['_METRICROLE']._serialized_end=3416
+  _globals['_ANALYSISMETHOD']._serialized_start=3419
+  _globals['_ANALYSISMETHOD']._serialized_end=3575
+  _globals['_BOUNDARY']._serialized_start=3578
+  _globals['_BOUNDARY']._serialized_end=3734
+  _globals['_CORRECTION']._serialized_start=3736
+  _globals['_CORRECTION']._serialized_end=3832
+  _globals['_ANALYSISPLAN']._serialized_start=168
+  _globals['_ANALYSISPLAN']._serialized_end=738
+  _globals['_SAMPLINGOVERRIDE']._serialized_start=741
+  _globals['_SAMPLINGOVERRIDE']._serialized_end=964
+  _globals['_VARIANT']._serialized_start=967
+  _globals['_VARIANT']._serialized_end=1324
+  _globals['_METRIC']._serialized_start=1327
+  _globals['_METRIC']._serialized_end=1701
+  _globals['_EXPERIMENT']._serialized_start=1704
+  _globals['_EXPERIMENT']._serialized_end=2765
 # @@protoc_insertion_point(module_scope)

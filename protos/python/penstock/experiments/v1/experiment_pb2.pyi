@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -124,6 +125,192 @@ DIRECTION_DECREASE: Direction.ValueType  # 2
 """Less is better."""
 Global___Direction: _TypeAlias = Direction  # noqa: Y015
 
+class _MetricKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MetricKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MetricKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    METRIC_KIND_UNSPECIFIED: _MetricKind.ValueType  # 0
+    """Treated as MEAN."""
+    METRIC_KIND_MEAN: _MetricKind.ValueType  # 1
+    """The mean over units of each unit's mean outcome. Units without an outcome don't count."""
+    METRIC_KIND_PROPORTION: _MetricKind.ValueType  # 2
+    """As MEAN, of outcomes from 0 (no) to 1 (yes)."""
+    METRIC_KIND_RATIO: _MetricKind.ValueType  # 3
+    """The sum of all outcomes over their number: the mean over events, with its variance by the delta method over units."""
+
+class MetricKind(_MetricKind, metaclass=_MetricKindEnumTypeWrapper):
+    """How a metric is made of outcomes. The variance always is that between units, however many outcomes a unit has."""
+
+METRIC_KIND_UNSPECIFIED: MetricKind.ValueType  # 0
+"""Treated as MEAN."""
+METRIC_KIND_MEAN: MetricKind.ValueType  # 1
+"""The mean over units of each unit's mean outcome. Units without an outcome don't count."""
+METRIC_KIND_PROPORTION: MetricKind.ValueType  # 2
+"""As MEAN, of outcomes from 0 (no) to 1 (yes)."""
+METRIC_KIND_RATIO: MetricKind.ValueType  # 3
+"""The sum of all outcomes over their number: the mean over events, with its variance by the delta method over units."""
+Global___MetricKind: _TypeAlias = MetricKind  # noqa: Y015
+
+class _MetricRole:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MetricRoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MetricRole.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    METRIC_ROLE_UNSPECIFIED: _MetricRole.ValueType  # 0
+    """Treated as SECONDARY."""
+    METRIC_ROLE_PRIMARY: _MetricRole.ValueType  # 1
+    """What the experiment is meant to move. Corrected for its number among primary metrics only."""
+    METRIC_ROLE_SECONDARY: _MetricRole.ValueType  # 2
+    """Of interest. Corrected for its number among secondary metrics."""
+    METRIC_ROLE_GUARDRAIL: _MetricRole.ValueType  # 3
+    """Must not get worse. Watched at all times, and never corrected, so that harm is seen early."""
+
+class MetricRole(_MetricRole, metaclass=_MetricRoleEnumTypeWrapper):
+    """What a metric is watched for."""
+
+METRIC_ROLE_UNSPECIFIED: MetricRole.ValueType  # 0
+"""Treated as SECONDARY."""
+METRIC_ROLE_PRIMARY: MetricRole.ValueType  # 1
+"""What the experiment is meant to move. Corrected for its number among primary metrics only."""
+METRIC_ROLE_SECONDARY: MetricRole.ValueType  # 2
+"""Of interest. Corrected for its number among secondary metrics."""
+METRIC_ROLE_GUARDRAIL: MetricRole.ValueType  # 3
+"""Must not get worse. Watched at all times, and never corrected, so that harm is seen early."""
+Global___MetricRole: _TypeAlias = MetricRole  # noqa: Y015
+
+class _AnalysisMethod:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AnalysisMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AnalysisMethod.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ANALYSIS_METHOD_UNSPECIFIED: _AnalysisMethod.ValueType  # 0
+    """GROUP_SEQUENTIAL where a duration is set, ALWAYS_VALID otherwise."""
+    ANALYSIS_METHOD_FIXED_HORIZON: _AnalysisMethod.ValueType  # 1
+    """Decides once, after the experiment was stopped or its duration has passed."""
+    ANALYSIS_METHOD_GROUP_SEQUENTIAL: _AnalysisMethod.ValueType  # 2
+    """Decides on primary metrics at planned looks, evenly spaced over the duration, by a boundary; on other metrics as ALWAYS_VALID."""
+    ANALYSIS_METHOD_ALWAYS_VALID: _AnalysisMethod.ValueType  # 3
+    """May decide at any time, however often one looks, by an asymptotic confidence sequence."""
+
+class AnalysisMethod(_AnalysisMethod, metaclass=_AnalysisMethodEnumTypeWrapper):
+    """When and how the data may decide."""
+
+ANALYSIS_METHOD_UNSPECIFIED: AnalysisMethod.ValueType  # 0
+"""GROUP_SEQUENTIAL where a duration is set, ALWAYS_VALID otherwise."""
+ANALYSIS_METHOD_FIXED_HORIZON: AnalysisMethod.ValueType  # 1
+"""Decides once, after the experiment was stopped or its duration has passed."""
+ANALYSIS_METHOD_GROUP_SEQUENTIAL: AnalysisMethod.ValueType  # 2
+"""Decides on primary metrics at planned looks, evenly spaced over the duration, by a boundary; on other metrics as ALWAYS_VALID."""
+ANALYSIS_METHOD_ALWAYS_VALID: AnalysisMethod.ValueType  # 3
+"""May decide at any time, however often one looks, by an asymptotic confidence sequence."""
+Global___AnalysisMethod: _TypeAlias = AnalysisMethod  # noqa: Y015
+
+class _Boundary:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BoundaryEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Boundary.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BOUNDARY_UNSPECIFIED: _Boundary.ValueType  # 0
+    """Treated as O_BRIEN_FLEMING."""
+    BOUNDARY_O_BRIEN_FLEMING: _Boundary.ValueType  # 1
+    """High bounds at first, nearly the usual one at the end."""
+    BOUNDARY_POCOCK: _Boundary.ValueType  # 2
+    """The same bound at each look."""
+    BOUNDARY_O_BRIEN_FLEMING_SPENDING: _Boundary.ValueType  # 3
+    """Lan and DeMets' alpha spending in the manner of O'Brien and Fleming."""
+    BOUNDARY_POCOCK_SPENDING: _Boundary.ValueType  # 4
+    """Lan and DeMets' alpha spending in the manner of Pocock."""
+
+class Boundary(_Boundary, metaclass=_BoundaryEnumTypeWrapper):
+    """Where the bounds of a group-sequential analysis lie."""
+
+BOUNDARY_UNSPECIFIED: Boundary.ValueType  # 0
+"""Treated as O_BRIEN_FLEMING."""
+BOUNDARY_O_BRIEN_FLEMING: Boundary.ValueType  # 1
+"""High bounds at first, nearly the usual one at the end."""
+BOUNDARY_POCOCK: Boundary.ValueType  # 2
+"""The same bound at each look."""
+BOUNDARY_O_BRIEN_FLEMING_SPENDING: Boundary.ValueType  # 3
+"""Lan and DeMets' alpha spending in the manner of O'Brien and Fleming."""
+BOUNDARY_POCOCK_SPENDING: Boundary.ValueType  # 4
+"""Lan and DeMets' alpha spending in the manner of Pocock."""
+Global___Boundary: _TypeAlias = Boundary  # noqa: Y015
+
+class _Correction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CorrectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Correction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CORRECTION_UNSPECIFIED: _Correction.ValueType  # 0
+    """Treated as HOLM."""
+    CORRECTION_HOLM: _Correction.ValueType  # 1
+    """Holm: holds the chance of any false discovery."""
+    CORRECTION_BENJAMINI_HOCHBERG: _Correction.ValueType  # 2
+    """Benjamini and Hochberg: holds the expected share of false discoveries."""
+
+class Correction(_Correction, metaclass=_CorrectionEnumTypeWrapper):
+    """How p-values are corrected for the number of comparisons among metrics of the same role."""
+
+CORRECTION_UNSPECIFIED: Correction.ValueType  # 0
+"""Treated as HOLM."""
+CORRECTION_HOLM: Correction.ValueType  # 1
+"""Holm: holds the chance of any false discovery."""
+CORRECTION_BENJAMINI_HOCHBERG: Correction.ValueType  # 2
+"""Benjamini and Hochberg: holds the expected share of false discoveries."""
+Global___Correction: _TypeAlias = Correction  # noqa: Y015
+
+@_typing.final
+class AnalysisPlan(_message.Message):
+    """How an experiment is analysed; fixed at its creation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    SIGNIFICANCE_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    LOOKS_FIELD_NUMBER: _builtins.int
+    BOUNDARY_FIELD_NUMBER: _builtins.int
+    CORRECTION_FIELD_NUMBER: _builtins.int
+    method: Global___AnalysisMethod.ValueType
+    """When and how the data may decide."""
+    significance: _builtins.float
+    """Chance of a false discovery that one accepts, from 0.0001 to 0.5; absent means 0.05. Intervals cover one minus it."""
+    looks: _builtins.int
+    """Planned looks of a group-sequential analysis, up to 20; 0 means 5."""
+    boundary: Global___Boundary.ValueType
+    """Where the bounds of a group-sequential analysis lie."""
+    correction: Global___Correction.ValueType
+    """How p-values are corrected for the number of comparisons."""
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """How long the experiment is meant to run, from 1 second to 366 days."""
+
+    def __init__(
+        self,
+        *,
+        method: Global___AnalysisMethod.ValueType = ...,
+        significance: _builtins.float | None = ...,
+        duration: _duration_pb2.Duration | None = ...,
+        looks: _builtins.int = ...,
+        boundary: Global___Boundary.ValueType = ...,
+        correction: Global___Correction.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_significance", b"_significance", "duration", b"duration", "significance", b"significance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_significance", b"_significance", "boundary", b"boundary", "correction", b"correction", "duration", b"duration", "looks", b"looks", "method", b"method", "significance", b"significance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__significance: _TypeAlias = _typing.Literal["significance"]  # noqa: Y015
+    _WhichOneofArgType__significance: _TypeAlias = _typing.Literal["_significance", b"_significance"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__significance) -> _WhichOneofReturnType__significance | None: ...
+
+Global___AnalysisPlan: _TypeAlias = AnalysisPlan  # noqa: Y015
+
 @_typing.final
 class SamplingOverride(_message.Message):
     """Sampling settings that a variant imposes. Absent fields leave the request's own value."""
@@ -228,21 +415,37 @@ class Metric(_message.Message):
 
     METRIC_FIELD_NUMBER: _builtins.int
     DIRECTION_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    MINIMAL_EFFECT_FIELD_NUMBER: _builtins.int
     metric: _builtins.str
     """Id, unique in the experiment: lower-case letters, digits, `.`, `_`, `-`; 1 to 64 characters."""
     direction: Global___Direction.ValueType
     """Which direction is better."""
+    kind: Global___MetricKind.ValueType
+    """How it is made of outcomes."""
+    role: Global___MetricRole.ValueType
+    """What it is watched for."""
+    minimal_effect: _builtins.float
+    """Smallest difference from the control that matters, in the metric's own unit; above 0. Differences shown to be smaller are
+    called equivalent.
+    """
     def __init__(
         self,
         *,
         metric: _builtins.str = ...,
         direction: Global___Direction.ValueType = ...,
+        kind: Global___MetricKind.ValueType = ...,
+        role: Global___MetricRole.ValueType = ...,
+        minimal_effect: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_minimal_effect", b"_minimal_effect", "minimal_effect", b"minimal_effect"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["direction", b"direction", "metric", b"metric"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_minimal_effect", b"_minimal_effect", "direction", b"direction", "kind", b"kind", "metric", b"metric", "minimal_effect", b"minimal_effect", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__minimal_effect: _TypeAlias = _typing.Literal["minimal_effect"]  # noqa: Y015
+    _WhichOneofArgType__minimal_effect: _TypeAlias = _typing.Literal["_minimal_effect", b"_minimal_effect"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__minimal_effect) -> _WhichOneofReturnType__minimal_effect | None: ...
 
 Global___Metric: _TypeAlias = Metric  # noqa: Y015
 
@@ -266,6 +469,7 @@ class Experiment(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     STOP_TIME_FIELD_NUMBER: _builtins.int
+    ANALYSIS_FIELD_NUMBER: _builtins.int
     experiment: _builtins.str
     """Id: lower-case letters, digits, `.`, `_`, `-`; 1 to 64 characters."""
     hypothesis: _builtins.str
@@ -282,7 +486,7 @@ class Experiment(_message.Message):
     """Salt of the assignment hash, fixed at creation; makes experiments independent of each other."""
     @_builtins.property
     def variants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Variant]:
-        """The arms, 2 to 20."""
+        """The arms, 2 to 20. The first one is the control, which the others are compared with."""
 
     @_builtins.property
     def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___Metric]:
@@ -304,6 +508,10 @@ class Experiment(_message.Message):
     def stop_time(self) -> _timestamp_pb2.Timestamp:
         """When it was stopped; absent before."""
 
+    @_builtins.property
+    def analysis(self) -> Global___AnalysisPlan:
+        """How it is analysed."""
+
     def __init__(
         self,
         *,
@@ -319,10 +527,11 @@ class Experiment(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         stop_time: _timestamp_pb2.Timestamp | None = ...,
+        analysis: Global___AnalysisPlan | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "start_time", b"start_time", "stop_time", b"stop_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "create_time", b"create_time", "start_time", b"start_time", "stop_time", b"stop_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "experiment", b"experiment", "hash_version", b"hash_version", "hypothesis", b"hypothesis", "metrics", b"metrics", "request_types", b"request_types", "salt", b"salt", "start_time", b"start_time", "state", b"state", "stop_time", b"stop_time", "unit", b"unit", "variants", b"variants"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "create_time", b"create_time", "experiment", b"experiment", "hash_version", b"hash_version", "hypothesis", b"hypothesis", "metrics", b"metrics", "request_types", b"request_types", "salt", b"salt", "start_time", b"start_time", "state", b"state", "stop_time", b"stop_time", "unit", b"unit", "variants", b"variants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,17 +22,34 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from penstock.experiments.v1 import experiment_pb2 as penstock_dot_experiments_dot_v1_dot_experiment__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$penstock/experiments/v1/result.proto\x12\x17penstock.experiments.v1\"\x8c\x01\n\x0cMetricResult\x12\x16\n\x06metric\x18\x01 \x01(\tR\x06metric\x12\x1a\n\x08outcomes\x18\x02 \x01(\x03R\x08outcomes\x12\x14\n\x05units\x18\x03 \x01(\x03R\x05units\x12\x17\n\x04mean\x18\x04 \x01(\x01H\x00R\x04mean\x88\x01\x01\x12\x10\n\x03sum\x18\x05 \x01(\x01R\x03sumB\x07\n\x05_mean\"\xad\x01\n\rVariantResult\x12\x18\n\x07variant\x18\x01 \x01(\tR\x07variant\x12#\n\rexposed_units\x18\x02 \x01(\x03R\x0c\x65xposedUnits\x12\x1c\n\texposures\x18\x03 \x01(\x03R\texposures\x12?\n\x07metrics\x18\x04 \x03(\x0b\x32%.penstock.experiments.v1.MetricResultR\x07metricsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$penstock/experiments/v1/result.proto\x12\x17penstock.experiments.v1\x1a(penstock/experiments/v1/experiment.proto\"6\n\x08Interval\x12\x14\n\x05lower\x18\x01 \x01(\x01R\x05lower\x12\x14\n\x05upper\x18\x02 \x01(\x01R\x05upper\"\xea\x01\n\x0bSampleRatio\x12?\n\x05state\x18\x01 \x01(\x0e\x32).penstock.experiments.v1.SampleRatioStateR\x05state\x12\x1c\n\x07p_value\x18\x02 \x01(\x01H\x00R\x06pValue\x88\x01\x01\x12!\n\tstatistic\x18\x03 \x01(\x01H\x01R\tstatistic\x88\x01\x01\x12?\n\x07missing\x18\x04 \x01(\x0e\x32%.penstock.experiments.v1.UncomputableR\x07missingB\n\n\x08_p_valueB\x0c\n\n_statistic\"\xf7\x02\n\x06\x45\x66\x66\x65\x63t\x12\x1e\n\ndifference\x18\x01 \x01(\x01R\ndifference\x12%\n\x0estandard_error\x18\x02 \x01(\x01R\rstandardError\x12=\n\x08interval\x18\x03 \x01(\x0b\x32!.penstock.experiments.v1.IntervalR\x08interval\x12\x17\n\x07p_value\x18\x04 \x01(\x01R\x06pValue\x12\x1f\n\x08relative\x18\x05 \x01(\x01H\x00R\x08relative\x88\x01\x01\x12N\n\x11relative_interval\x18\x06 \x01(\x0b\x32!.penstock.experiments.v1.IntervalR\x10relativeInterval\x12P\n\x10relative_missing\x18\x07 \x01(\x0e\x32%.penstock.experiments.v1.UncomputableR\x0frelativeMissingB\x0b\n\t_relative\"\xd3\x01\n\x04Look\x12\x12\n\x04look\x18\x01 \x01(\x05R\x04look\x12\x14\n\x05looks\x18\x02 \x01(\x05R\x05looks\x12\x1c\n\tstatistic\x18\x03 \x01(\x01R\tstatistic\x12\x14\n\x05\x62ound\x18\x04 \x01(\x01R\x05\x62ound\x12\x18\n\x07\x63rossed\x18\x05 \x01(\x08R\x07\x63rossed\x12=\n\x08interval\x18\x06 \x01(\x0b\x32!.penstock.experiments.v1.IntervalR\x08interval\x12\x14\n\x05spent\x18\x07 \x01(\x01R\x05spent\"\xa2\x06\n\nComparison\x12\x18\n\x07variant\x18\x01 \x01(\tR\x07variant\x12\x16\n\x06metric\x18\x02 \x01(\tR\x06metric\x12\x37\n\x04role\x18\x03 \x01(\x0e\x32#.penstock.experiments.v1.MetricRoleR\x04role\x12\x37\n\x06\x65\x66\x66\x65\x63t\x18\x04 \x01(\x0b\x32\x1f.penstock.experiments.v1.EffectR\x06\x65\x66\x66\x65\x63t\x12L\n\x0e\x65\x66\x66\x65\x63t_missing\x18\x05 \x01(\x0e\x32%.penstock.experiments.v1.UncomputableR\reffectMissing\x12L\n\x10\x61nytime_interval\x18\x06 \x01(\x0b\x32!.penstock.experiments.v1.IntervalR\x0f\x61nytimeInterval\x12+\n\x0f\x61nytime_p_value\x18\x07 \x01(\x01H\x00R\ranytimePValue\x88\x01\x01\x12\x31\n\x04look\x18\x08 \x01(\x0b\x32\x1d.penstock.experiments.v1.LookR\x04look\x12H\n\x0clook_missing\x18\t \x01(\x0e\x32%.penstock.experiments.v1.UncomputableR\x0blookMissing\x12-\n\x10\x61\x64justed_p_value\x18\n \x01(\x01H\x01R\x0e\x61\x64justedPValue\x88\x01\x01\x12\x46\n\ndecided_by\x18\x0b \x01(\x0e\x32\'.penstock.experiments.v1.AnalysisMethodR\tdecidedBy\x12:\n\x07verdict\x18\x0c \x01(\x0e\x32 .penstock.experiments.v1.VerdictR\x07verdict\x12N\n\x0fverdict_missing\x18\r \x01(\x0e\x32%.penstock.experiments.v1.UncomputableR\x0everdictMissingB\x12\n\x10_anytime_p_valueB\x13\n\x11_adjusted_p_value\"\xf9\x01\n\x0cMetricResult\x12\x16\n\x06metric\x18\x01 \x01(\tR\x06metric\x12\x1a\n\x08outcomes\x18\x02 \x01(\x03R\x08outcomes\x12\x14\n\x05units\x18\x03 \x01(\x03R\x05units\x12\x17\n\x04mean\x18\x04 \x01(\x01H\x00R\x04mean\x88\x01\x01\x12\x10\n\x03sum\x18\x05 \x01(\x01R\x03sum\x12\x1f\n\x08\x65stimate\x18\x06 \x01(\x01H\x01R\x08\x65stimate\x88\x01\x01\x12*\n\x0estandard_error\x18\x07 \x01(\x01H\x02R\rstandardError\x88\x01\x01\x42\x07\n\x05_meanB\x0b\n\t_estimateB\x11\n\x0f_standard_error\"\xad\x01\n\rVariantResult\x12\x18\n\x07variant\x18\x01 \x01(\tR\x07variant\x12#\n\rexposed_units\x18\x02 \x01(\x03R\x0c\x65xposedUnits\x12\x1c\n\texposures\x18\x03 \x01(\x03R\texposures\x12?\n\x07metrics\x18\x04 \x03(\x0b\x32%.penstock.experiments.v1.MetricResultR\x07metrics*\xf6\x02\n\x0cUncomputable\x12\x1c\n\x18UNCOMPUTABLE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aUNCOMPUTABLE_TOO_FEW_UNITS\x10\x01\x12\x1c\n\x18UNCOMPUTABLE_NO_VARIANCE\x10\x02\x12\x1e\n\x1aUNCOMPUTABLE_ZERO_BASELINE\x10\x03\x12#\n\x1fUNCOMPUTABLE_VALUE_OUT_OF_RANGE\x10\x04\x12 \n\x1cUNCOMPUTABLE_VALUE_TOO_LARGE\x10\x05\x12&\n\"UNCOMPUTABLE_SAMPLE_RATIO_MISMATCH\x10\x06\x12\x1c\n\x18UNCOMPUTABLE_NO_LOOK_YET\x10\x07\x12\x1d\n\x19UNCOMPUTABLE_NOT_FINISHED\x10\x08\x12 \n\x1cUNCOMPUTABLE_ANALYSIS_FAILED\x10\t\x12\x1c\n\x18UNCOMPUTABLE_NOT_STARTED\x10\n*{\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x12\n\x0eVERDICT_BETTER\x10\x01\x12\x11\n\rVERDICT_WORSE\x10\x02\x12\x16\n\x12VERDICT_EQUIVALENT\x10\x03\x12\x18\n\x14VERDICT_INCONCLUSIVE\x10\x04*u\n\x10SampleRatioState\x12\"\n\x1eSAMPLE_RATIO_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18SAMPLE_RATIO_STATE_MATCH\x10\x01\x12\x1f\n\x1bSAMPLE_RATIO_STATE_MISMATCH\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock.experiments.v1.result_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_METRICRESULT']._serialized_start=66
-  _globals['_METRICRESULT']._serialized_end=206
-  _globals['_VARIANTRESULT']._serialized_start=209
-  _globals['_VARIANTRESULT']._serialized_end=382
+  _globals['_UNCOMPUTABLE']._serialized_start=2226
+  _globals['_UNCOMPUTABLE']._serialized_end=2600
+  _globals['_VERDICT']._serialized_start=2602
+  _globals['_VERDICT']._serialized_end=2725
+  _globals['_SAMPLERATIOSTATE']._serialized_start=2727
+  _globals['_SAMPLERATIOSTATE']._serialized_end=2844
+  _globals['_INTERVAL']._serialized_start=107
+  _globals['_INTERVAL']._serialized_end=161
+  _globals['_SAMPLERATIO']._serialized_start=164
+  _globals['_SAMPLERATIO']._serialized_end=398
+  _globals['_EFFECT']._serialized_start=401
+  _globals['_EFFECT']._serialized_end=776
+  _globals['_LOOK']._serialized_start=779
+  _globals['_LOOK']._serialized_end=990
+  _globals['_COMPARISON']._serialized_start=993
+  _globals['_COMPARISON']._serialized_end=1795
+  _globals['_METRICRESULT']._serialized_start=1798
+  _globals['_METRICRESULT']._serialized_end=2047
+  _globals['_VARIANTRESULT']._serialized_start=2050
+  _globals['_VARIANTRESULT']._serialized_end=2223
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,8 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from penstock.experiments.v1 import experiment_pb2 as _experiment_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -17,6 +19,368 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Uncomputable:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UncomputableEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Uncomputable.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    UNCOMPUTABLE_UNSPECIFIED: _Uncomputable.ValueType  # 0
+    """Nothing is missing."""
+    UNCOMPUTABLE_TOO_FEW_UNITS: _Uncomputable.ValueType  # 1
+    """An arm has fewer than two units; for the sample ratio: fewer than five expected in an arm."""
+    UNCOMPUTABLE_NO_VARIANCE: _Uncomputable.ValueType  # 2
+    """The units of both arms are all the same, so that nothing is known of their spread."""
+    UNCOMPUTABLE_ZERO_BASELINE: _Uncomputable.ValueType  # 3
+    """The mean of the control is too near to 0 to be a base."""
+    UNCOMPUTABLE_VALUE_OUT_OF_RANGE: _Uncomputable.ValueType  # 4
+    """An outcome of a proportion lies outside 0 to 1."""
+    UNCOMPUTABLE_VALUE_TOO_LARGE: _Uncomputable.ValueType  # 5
+    """An outcome is too large for squares: above 1e140."""
+    UNCOMPUTABLE_SAMPLE_RATIO_MISMATCH: _Uncomputable.ValueType  # 6
+    """The units of the arms are not split as the weights say (p < .001): the data is not to be trusted before that is explained."""
+    UNCOMPUTABLE_NO_LOOK_YET: _Uncomputable.ValueType  # 7
+    """The first planned look has not come yet."""
+    UNCOMPUTABLE_NOT_FINISHED: _Uncomputable.ValueType  # 8
+    """A fixed horizon decides only after the experiment was stopped or its duration has passed."""
+    UNCOMPUTABLE_ANALYSIS_FAILED: _Uncomputable.ValueType  # 9
+    """The analysis took too long or failed; the counts stand. Ask again."""
+    UNCOMPUTABLE_NOT_STARTED: _Uncomputable.ValueType  # 10
+    """The experiment never was started."""
+
+class Uncomputable(_Uncomputable, metaclass=_UncomputableEnumTypeWrapper):
+    """Why a number is missing. A number that can't be computed is absent and never NaN."""
+
+UNCOMPUTABLE_UNSPECIFIED: Uncomputable.ValueType  # 0
+"""Nothing is missing."""
+UNCOMPUTABLE_TOO_FEW_UNITS: Uncomputable.ValueType  # 1
+"""An arm has fewer than two units; for the sample ratio: fewer than five expected in an arm."""
+UNCOMPUTABLE_NO_VARIANCE: Uncomputable.ValueType  # 2
+"""The units of both arms are all the same, so that nothing is known of their spread."""
+UNCOMPUTABLE_ZERO_BASELINE: Uncomputable.ValueType  # 3
+"""The mean of the control is too near to 0 to be a base."""
+UNCOMPUTABLE_VALUE_OUT_OF_RANGE: Uncomputable.ValueType  # 4
+"""An outcome of a proportion lies outside 0 to 1."""
+UNCOMPUTABLE_VALUE_TOO_LARGE: Uncomputable.ValueType  # 5
+"""An outcome is too large for squares: above 1e140."""
+UNCOMPUTABLE_SAMPLE_RATIO_MISMATCH: Uncomputable.ValueType  # 6
+"""The units of the arms are not split as the weights say (p < .001): the data is not to be trusted before that is explained."""
+UNCOMPUTABLE_NO_LOOK_YET: Uncomputable.ValueType  # 7
+"""The first planned look has not come yet."""
+UNCOMPUTABLE_NOT_FINISHED: Uncomputable.ValueType  # 8
+"""A fixed horizon decides only after the experiment was stopped or its duration has passed."""
+UNCOMPUTABLE_ANALYSIS_FAILED: Uncomputable.ValueType  # 9
+"""The analysis took too long or failed; the counts stand. Ask again."""
+UNCOMPUTABLE_NOT_STARTED: Uncomputable.ValueType  # 10
+"""The experiment never was started."""
+Global___Uncomputable: _TypeAlias = Uncomputable  # noqa: Y015
+
+class _Verdict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VERDICT_UNSPECIFIED: _Verdict.ValueType  # 0
+    """Not computed; `verdict_missing` says why."""
+    VERDICT_BETTER: _Verdict.ValueType  # 1
+    """The variant is better than the control."""
+    VERDICT_WORSE: _Verdict.ValueType  # 2
+    """The variant is worse than the control."""
+    VERDICT_EQUIVALENT: _Verdict.ValueType  # 3
+    """The difference is smaller than the metric's minimal effect."""
+    VERDICT_INCONCLUSIVE: _Verdict.ValueType  # 4
+    """Nothing is shown yet."""
+
+class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
+    """What a comparison has shown."""
+
+VERDICT_UNSPECIFIED: Verdict.ValueType  # 0
+"""Not computed; `verdict_missing` says why."""
+VERDICT_BETTER: Verdict.ValueType  # 1
+"""The variant is better than the control."""
+VERDICT_WORSE: Verdict.ValueType  # 2
+"""The variant is worse than the control."""
+VERDICT_EQUIVALENT: Verdict.ValueType  # 3
+"""The difference is smaller than the metric's minimal effect."""
+VERDICT_INCONCLUSIVE: Verdict.ValueType  # 4
+"""Nothing is shown yet."""
+Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
+
+class _SampleRatioState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SampleRatioStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SampleRatioState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SAMPLE_RATIO_STATE_UNSPECIFIED: _SampleRatioState.ValueType  # 0
+    """Not computed; `missing` says why."""
+    SAMPLE_RATIO_STATE_MATCH: _SampleRatioState.ValueType  # 1
+    """Nothing speaks against it."""
+    SAMPLE_RATIO_STATE_MISMATCH: _SampleRatioState.ValueType  # 2
+    """They are not (p < .001). All verdicts are withheld."""
+
+class SampleRatioState(_SampleRatioState, metaclass=_SampleRatioStateEnumTypeWrapper):
+    """Whether units are split as the weights say."""
+
+SAMPLE_RATIO_STATE_UNSPECIFIED: SampleRatioState.ValueType  # 0
+"""Not computed; `missing` says why."""
+SAMPLE_RATIO_STATE_MATCH: SampleRatioState.ValueType  # 1
+"""Nothing speaks against it."""
+SAMPLE_RATIO_STATE_MISMATCH: SampleRatioState.ValueType  # 2
+"""They are not (p < .001). All verdicts are withheld."""
+Global___SampleRatioState: _TypeAlias = SampleRatioState  # noqa: Y015
+
+@_typing.final
+class Interval(_message.Message):
+    """A range of values."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOWER_FIELD_NUMBER: _builtins.int
+    UPPER_FIELD_NUMBER: _builtins.int
+    lower: _builtins.float
+    """Lower end."""
+    upper: _builtins.float
+    """Upper end."""
+    def __init__(
+        self,
+        *,
+        lower: _builtins.float = ...,
+        upper: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lower", b"lower", "upper", b"upper"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Interval: _TypeAlias = Interval  # noqa: Y015
+
+@_typing.final
+class SampleRatio(_message.Message):
+    """Chi-square test of the exposed units against the weights."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    P_VALUE_FIELD_NUMBER: _builtins.int
+    STATISTIC_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    state: Global___SampleRatioState.ValueType
+    """What it says."""
+    p_value: _builtins.float
+    """Chance of a split as uneven as this one, if the weights were followed."""
+    statistic: _builtins.float
+    """The chi-square statistic, with one degree of freedom less than there are variants."""
+    missing: Global___Uncomputable.ValueType
+    """Why it is missing."""
+    def __init__(
+        self,
+        *,
+        state: Global___SampleRatioState.ValueType = ...,
+        p_value: _builtins.float | None = ...,
+        statistic: _builtins.float | None = ...,
+        missing: Global___Uncomputable.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_p_value", b"_p_value", "_statistic", b"_statistic", "p_value", b"p_value", "statistic", b"statistic"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_p_value", b"_p_value", "_statistic", b"_statistic", "missing", b"missing", "p_value", b"p_value", "state", b"state", "statistic", b"statistic"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__p_value: _TypeAlias = _typing.Literal["p_value"]  # noqa: Y015
+    _WhichOneofArgType__p_value: _TypeAlias = _typing.Literal["_p_value", b"_p_value"]  # noqa: Y015
+    _WhichOneofReturnType__statistic: _TypeAlias = _typing.Literal["statistic"]  # noqa: Y015
+    _WhichOneofArgType__statistic: _TypeAlias = _typing.Literal["_statistic", b"_statistic"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__p_value) -> _WhichOneofReturnType__p_value | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__statistic) -> _WhichOneofReturnType__statistic | None: ...
+
+Global___SampleRatio: _TypeAlias = SampleRatio  # noqa: Y015
+
+@_typing.final
+class Effect(_message.Message):
+    """The difference of a variant from the control, as if one had looked at the data only once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIFFERENCE_FIELD_NUMBER: _builtins.int
+    STANDARD_ERROR_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    P_VALUE_FIELD_NUMBER: _builtins.int
+    RELATIVE_FIELD_NUMBER: _builtins.int
+    RELATIVE_INTERVAL_FIELD_NUMBER: _builtins.int
+    RELATIVE_MISSING_FIELD_NUMBER: _builtins.int
+    difference: _builtins.float
+    """Variant minus control, in the metric's own unit."""
+    standard_error: _builtins.float
+    """Standard error of the difference."""
+    p_value: _builtins.float
+    """Two-sided; uncorrected."""
+    relative: _builtins.float
+    """Difference over the control's mean; absent where the control's mean is about 0."""
+    relative_missing: Global___Uncomputable.ValueType
+    """Why the relative difference is missing."""
+    @_builtins.property
+    def interval(self) -> Global___Interval:
+        """Where the true difference lies, with one minus the significance."""
+
+    @_builtins.property
+    def relative_interval(self) -> Global___Interval:
+        """Where the true relative difference lies."""
+
+    def __init__(
+        self,
+        *,
+        difference: _builtins.float = ...,
+        standard_error: _builtins.float = ...,
+        interval: Global___Interval | None = ...,
+        p_value: _builtins.float = ...,
+        relative: _builtins.float | None = ...,
+        relative_interval: Global___Interval | None = ...,
+        relative_missing: Global___Uncomputable.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_relative", b"_relative", "interval", b"interval", "relative", b"relative", "relative_interval", b"relative_interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_relative", b"_relative", "difference", b"difference", "interval", b"interval", "p_value", b"p_value", "relative", b"relative", "relative_interval", b"relative_interval", "relative_missing", b"relative_missing", "standard_error", b"standard_error"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__relative: _TypeAlias = _typing.Literal["relative"]  # noqa: Y015
+    _WhichOneofArgType__relative: _TypeAlias = _typing.Literal["_relative", b"_relative"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__relative) -> _WhichOneofReturnType__relative | None: ...
+
+Global___Effect: _TypeAlias = Effect  # noqa: Y015
+
+@_typing.final
+class Look(_message.Message):
+    """The latest planned look of a group-sequential analysis; only what had been recorded by then counts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOOK_FIELD_NUMBER: _builtins.int
+    LOOKS_FIELD_NUMBER: _builtins.int
+    STATISTIC_FIELD_NUMBER: _builtins.int
+    BOUND_FIELD_NUMBER: _builtins.int
+    CROSSED_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
+    look: _builtins.int
+    """Its number, from 1."""
+    looks: _builtins.int
+    """How many are planned."""
+    statistic: _builtins.float
+    """Statistic of the difference on the scale of a normal variable."""
+    bound: _builtins.float
+    """The statistic decides when its size is at least this. Corrected for the number of primary comparisons."""
+    crossed: _builtins.bool
+    """Whether it decides."""
+    spent: _builtins.float
+    """Share of the significance that is spent by this look and the ones before it, 0 to 1."""
+    @_builtins.property
+    def interval(self) -> Global___Interval:
+        """Repeated confidence interval: difference plus and minus bound times standard error."""
+
+    def __init__(
+        self,
+        *,
+        look: _builtins.int = ...,
+        looks: _builtins.int = ...,
+        statistic: _builtins.float = ...,
+        bound: _builtins.float = ...,
+        crossed: _builtins.bool = ...,
+        interval: Global___Interval | None = ...,
+        spent: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bound", b"bound", "crossed", b"crossed", "interval", b"interval", "look", b"look", "looks", b"looks", "spent", b"spent", "statistic", b"statistic"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Look: _TypeAlias = Look  # noqa: Y015
+
+@_typing.final
+class Comparison(_message.Message):
+    """One metric of one variant against the control."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VARIANT_FIELD_NUMBER: _builtins.int
+    METRIC_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    EFFECT_MISSING_FIELD_NUMBER: _builtins.int
+    ANYTIME_INTERVAL_FIELD_NUMBER: _builtins.int
+    ANYTIME_P_VALUE_FIELD_NUMBER: _builtins.int
+    LOOK_FIELD_NUMBER: _builtins.int
+    LOOK_MISSING_FIELD_NUMBER: _builtins.int
+    ADJUSTED_P_VALUE_FIELD_NUMBER: _builtins.int
+    DECIDED_BY_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    VERDICT_MISSING_FIELD_NUMBER: _builtins.int
+    variant: _builtins.str
+    """Id of the variant."""
+    metric: _builtins.str
+    """Id of the metric."""
+    role: _experiment_pb2.MetricRole.ValueType
+    """What the metric is watched for."""
+    effect_missing: Global___Uncomputable.ValueType
+    """Why the difference is missing."""
+    anytime_p_value: _builtins.float
+    """P-value that may be looked at as often as one likes; uncorrected."""
+    look_missing: Global___Uncomputable.ValueType
+    """Why the look is missing."""
+    adjusted_p_value: _builtins.float
+    """The p-value that decides, corrected for the number of comparisons; absent for guardrails and where looks decide."""
+    decided_by: _experiment_pb2.AnalysisMethod.ValueType
+    """What was decided by."""
+    verdict: Global___Verdict.ValueType
+    """What is shown."""
+    verdict_missing: Global___Uncomputable.ValueType
+    """Why the verdict is missing."""
+    @_builtins.property
+    def effect(self) -> Global___Effect:
+        """The difference, as if one had looked only once."""
+
+    @_builtins.property
+    def anytime_interval(self) -> Global___Interval:
+        """Where the true difference lies, at all times at once: it may be looked at as often as one likes."""
+
+    @_builtins.property
+    def look(self) -> Global___Look:
+        """The latest look; only for primary metrics of a group-sequential analysis."""
+
+    def __init__(
+        self,
+        *,
+        variant: _builtins.str = ...,
+        metric: _builtins.str = ...,
+        role: _experiment_pb2.MetricRole.ValueType = ...,
+        effect: Global___Effect | None = ...,
+        effect_missing: Global___Uncomputable.ValueType = ...,
+        anytime_interval: Global___Interval | None = ...,
+        anytime_p_value: _builtins.float | None = ...,
+        look: Global___Look | None = ...,
+        look_missing: Global___Uncomputable.ValueType = ...,
+        adjusted_p_value: _builtins.float | None = ...,
+        decided_by: _experiment_pb2.AnalysisMethod.ValueType = ...,
+        verdict: Global___Verdict.ValueType = ...,
+        verdict_missing: Global___Uncomputable.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_adjusted_p_value", b"_adjusted_p_value", "_anytime_p_value", b"_anytime_p_value", "adjusted_p_value", b"adjusted_p_value", "anytime_interval", b"anytime_interval", "anytime_p_value", b"anytime_p_value", "effect", b"effect", "look", b"look"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adjusted_p_value", b"_adjusted_p_value", "_anytime_p_value", b"_anytime_p_value", "adjusted_p_value", b"adjusted_p_value", "anytime_interval", b"anytime_interval", "anytime_p_value", b"anytime_p_value", "decided_by", b"decided_by", "effect", b"effect", "effect_missing", b"effect_missing", "look", b"look", "look_missing", b"look_missing", "metric", b"metric", "role", b"role", "variant", b"variant", "verdict", b"verdict", "verdict_missing", b"verdict_missing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__adjusted_p_value: _TypeAlias = _typing.Literal["adjusted_p_value"]  # noqa: Y015
+    _WhichOneofArgType__adjusted_p_value: _TypeAlias = _typing.Literal["_adjusted_p_value", b"_adjusted_p_value"]  # noqa: Y015
+    _WhichOneofReturnType__anytime_p_value: _TypeAlias = _typing.Literal["anytime_p_value"]  # noqa: Y015
+    _WhichOneofArgType__anytime_p_value: _TypeAlias = _typing.Literal["_anytime_p_value", b"_anytime_p_value"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__adjusted_p_value) -> _WhichOneofReturnType__adjusted_p_value | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__anytime_p_value) -> _WhichOneofReturnType__anytime_p_value | None: ...
+
+Global___Comparison: _TypeAlias = Comparison  # noqa: Y015
 
 @_typing.final
 class MetricResult(_message.Message):
@@ -29,6 +393,8 @@ class MetricResult(_message.Message):
     UNITS_FIELD_NUMBER: _builtins.int
     MEAN_FIELD_NUMBER: _builtins.int
     SUM_FIELD_NUMBER: _builtins.int
+    ESTIMATE_FIELD_NUMBER: _builtins.int
+    STANDARD_ERROR_FIELD_NUMBER: _builtins.int
     metric: _builtins.str
     """Id of the metric."""
     outcomes: _builtins.int
@@ -39,6 +405,10 @@ class MetricResult(_message.Message):
     """Mean over outcomes; absent while there is none. A plain mean: no claim that one variant is better."""
     sum: _builtins.float
     """Sum over outcomes."""
+    estimate: _builtins.float
+    """The metric by its kind, for example the mean over units; absent while it can't be computed."""
+    standard_error: _builtins.float
+    """Standard error of the estimate between units."""
     def __init__(
         self,
         *,
@@ -47,14 +417,25 @@ class MetricResult(_message.Message):
         units: _builtins.int = ...,
         mean: _builtins.float | None = ...,
         sum: _builtins.float = ...,
+        estimate: _builtins.float | None = ...,
+        standard_error: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_mean", b"_mean", "mean", b"mean"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_estimate", b"_estimate", "_mean", b"_mean", "_standard_error", b"_standard_error", "estimate", b"estimate", "mean", b"mean", "standard_error", b"standard_error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mean", b"_mean", "mean", b"mean", "metric", b"metric", "outcomes", b"outcomes", "sum", b"sum", "units", b"units"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_estimate", b"_estimate", "_mean", b"_mean", "_standard_error", b"_standard_error", "estimate", b"estimate", "mean", b"mean", "metric", b"metric", "outcomes", b"outcomes", "standard_error", b"standard_error", "sum", b"sum", "units", b"units"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__estimate: _TypeAlias = _typing.Literal["estimate"]  # noqa: Y015
+    _WhichOneofArgType__estimate: _TypeAlias = _typing.Literal["_estimate", b"_estimate"]  # noqa: Y015
     _WhichOneofReturnType__mean: _TypeAlias = _typing.Literal["mean"]  # noqa: Y015
     _WhichOneofArgType__mean: _TypeAlias = _typing.Literal["_mean", b"_mean"]  # noqa: Y015
+    _WhichOneofReturnType__standard_error: _TypeAlias = _typing.Literal["standard_error"]  # noqa: Y015
+    _WhichOneofArgType__standard_error: _TypeAlias = _typing.Literal["_standard_error", b"_standard_error"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__estimate) -> _WhichOneofReturnType__estimate | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mean) -> _WhichOneofReturnType__mean | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__standard_error) -> _WhichOneofReturnType__standard_error | None: ...
 
 Global___MetricResult: _TypeAlias = MetricResult  # noqa: Y015
 

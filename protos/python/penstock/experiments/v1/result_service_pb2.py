@@ -28,7 +28,7 @@ from penstock.experiments.v1 import experiment_pb2 as penstock_dot_experiments_d
 from penstock.experiments.v1 import result_pb2 as penstock_dot_experiments_dot_v1_dot_result__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,penstock/experiments/v1/result_service.proto\x12\x17penstock.experiments.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a(penstock/experiments/v1/experiment.proto\x1a$penstock/experiments/v1/result.proto\"B\n\x11GetResultsRequest\x12-\n\nexperiment\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\nexperiment\"\xb8\x01\n\x12GetResultsResponse\x12\x1e\n\nexperiment\x18\x01 \x01(\tR\nexperiment\x12>\n\x05state\x18\x02 \x01(\x0e\x32(.penstock.experiments.v1.ExperimentStateR\x05state\x12\x42\n\x08variants\x18\x03 \x03(\x0b\x32&.penstock.experiments.v1.VariantResultR\x08variants2\xa8\x01\n\rResultService\x12\x96\x01\n\nGetResults\x12*.penstock.experiments.v1.GetResultsRequest\x1a+.penstock.experiments.v1.GetResultsResponse\"/\x90\x02\x01\x82\xd3\xe4\x93\x02&\x12$/v1/experiments/{experiment}/resultsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,penstock/experiments/v1/result_service.proto\x12\x17penstock.experiments.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a(penstock/experiments/v1/experiment.proto\x1a$penstock/experiments/v1/result.proto\"B\n\x11GetResultsRequest\x12-\n\nexperiment\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\nexperiment\"\xb4\x03\n\x12GetResultsResponse\x12\x1e\n\nexperiment\x18\x01 \x01(\tR\nexperiment\x12>\n\x05state\x18\x02 \x01(\x0e\x32(.penstock.experiments.v1.ExperimentStateR\x05state\x12\x42\n\x08variants\x18\x03 \x03(\x0b\x32&.penstock.experiments.v1.VariantResultR\x08variants\x12G\n\x0csample_ratio\x18\x04 \x01(\x0b\x32$.penstock.experiments.v1.SampleRatioR\x0bsampleRatio\x12\x18\n\x07\x63ontrol\x18\x05 \x01(\tR\x07\x63ontrol\x12\x45\n\x0b\x63omparisons\x18\x06 \x03(\x0b\x32#.penstock.experiments.v1.ComparisonR\x0b\x63omparisons\x12P\n\x10\x61nalysis_missing\x18\x07 \x01(\x0e\x32%.penstock.experiments.v1.UncomputableR\x0f\x61nalysisMissing\"\xfd\x05\n\x13\x43omputePowerRequest\x12\x41\n\x12standard_deviation\x18\x01 \x01(\x01\x42\x10\xbaH\r\x12\x0b!\x00\x00\x00\x00\x00\x00\x00\x00@\x01H\x00R\x11standardDeviation\x12\x35\n\x08\x62\x61seline\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x08\x62\x61seline\x12<\n\x0eminimal_effect\x18\x03 \x01(\x01\x42\x10\xbaH\r\x12\x0b!\x00\x00\x00\x00\x00\x00\x00\x00@\x01H\x01R\rminimalEffect\x88\x01\x01\x12\x32\n\x05units\x18\x04 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\xa2\x94\x1amB)\x00\x00\x00\x00\x00\x00\x00@H\x02R\x05units\x88\x01\x01\x12\x32\n\x05power\x18\x05 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x1e\xa7\xe8H.\xff\xef?){\x14\xaeG\xe1z\x84?H\x03R\x05power\x88\x01\x01\x12@\n\x0csignificance\x18\x06 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xe0?)-C\x1c\xeb\xe2\x36\x1a?H\x04R\x0csignificance\x88\x01\x01\x12\x32\n\x05ratio\x18\x07 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00@\x8f@)\xfc\xa9\xf1\xd2MbP?H\x05R\x05ratio\x88\x01\x01:\xfc\x01\xbaH\xf8\x01\x1a\xf5\x01\n\x16\x63ompute_power.question\x12gleave out exactly what is asked: give units, minimal_effect, or both, and power only beside one of them\x1ar(has(this.units) || has(this.minimal_effect)) && !(has(this.units) && has(this.minimal_effect) && has(this.power))B\x0f\n\x06spread\x12\x05\xbaH\x02\x08\x01\x42\x11\n\x0f_minimal_effectB\x08\n\x06_unitsB\x08\n\x06_powerB\x0f\n\r_significanceB\x08\n\x06_ratio\"\xb3\x01\n\x14\x43omputePowerResponse\x12#\n\runits_control\x18\x01 \x01(\x01R\x0cunitsControl\x12#\n\runits_variant\x18\x02 \x01(\x01R\x0cunitsVariant\x12\x14\n\x05units\x18\x03 \x01(\x03R\x05units\x12%\n\x0eminimal_effect\x18\x04 \x01(\x01R\rminimalEffect\x12\x14\n\x05power\x18\x05 \x01(\x01R\x05power2\xbb\x02\n\rResultService\x12\x96\x01\n\nGetResults\x12*.penstock.experiments.v1.GetResultsRequest\x1a+.penstock.experiments.v1.GetResultsResponse\"/\x90\x02\x01\x82\xd3\xe4\x93\x02&\x12$/v1/experiments/{experiment}/results\x12\x90\x01\n\x0c\x43omputePower\x12,.penstock.experiments.v1.ComputePowerRequest\x1a-.penstock.experiments.v1.ComputePowerResponse\"#\x90\x02\x01\x82\xd3\xe4\x93\x02\x1a\"\x15/v1/experiments:power:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,12 +37,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GETRESULTSREQUEST'].fields_by_name['experiment']._loaded_options = None
   _globals['_GETRESULTSREQUEST'].fields_by_name['experiment']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030@'
+  _globals['_COMPUTEPOWERREQUEST'].oneofs_by_name['spread']._loaded_options = None
+  _globals['_COMPUTEPOWERREQUEST'].oneofs_by_name['spread']._serialized_options = b'\272H\002\010\001'
+  _globals['_COMPUTEPOWERREQUEST'].fields_by_name['standard_deviation']._loaded_options = None
+  _globals['_COMPUTEPOWERREQUEST'].fields_by_name['standard_deviation']._serialized_options = b'\272H\r\022\013!\000\000\000\000\000\000\000\000@\001'
+  _globals['_COMPUTEPOWERREQUEST'].fields_by_name['baseline']._loaded_options = None
+  _globals['_COMPUTEPOWERREQUEST'].fields_by_name['baseline']._serialized_options = b'\272H\024\022\022\021\000\000\000\000\000\000\360?!\000\000\000\000\000\000\000\000'
+  _globals['_COMPUTEPOWERREQUEST'].fields_by_name['minimal_effect']._loaded_options = None
+  _globals['_COMPUTEPOWERREQUEST'].fields_by_name['minimal_effect']._serialized_options = b'\272H\r\022\013!\000\000\000\000\000\000\000\000@\001'
+  _globals['_COMPUTEPOWERREQUEST'].fields_by_name['units']._loaded_options = None
+  _globals['_COMPUTEPOWERREQUEST'].fields_by_name['units']._serialized_options = b'\272H\024\022\022\031\000\000\000\242\224\032mB)\000\000\000\000\000\000\000@'
+  _globals['_COMPUTEPOWERREQUEST'].fields_by_name['power']._loaded_options = None
+  _globals['_COMPUTEPOWERREQUEST'].fields_by_name['power']._serialized_options = b'\272H\024\022\022\031\036\247\350H.\377\357?){\024\256G\341z\204?'
+  _globals['_COMPUTEPOWERREQUEST'].fields_by_name['significance']._loaded_options = None
+  _globals['_COMPUTEPOWERREQUEST'].fields_by_name['significance']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\000\000\340?)-C\034\353\3426\032?'
+  _globals['_COMPUTEPOWERREQUEST'].fields_by_name['ratio']._loaded_options = None
+  _globals['_COMPUTEPOWERREQUEST'].fields_by_name['ratio']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\000@\217@)\374\251\361\322MbP?'
+  _globals['_COMPUTEPOWERREQUEST']._loaded_options = None
+  _globals['_COMPUTEPOWERREQUEST']._serialized_options = b'\272H\370\001\032\365\001\n\026compute_power.question\022gleave out exactly what is asked: give units, minimal_effect, or both, and power only beside one of them\032r(has(this.units) || has(this.minimal_effect)) && !(has(this.units) && has(this.minimal_effect) && has(this.power))'
   _globals['_RESULTSERVICE'].methods_by_name['GetResults']._loaded_options = None
   _globals['_RESULTSERVICE'].methods_by_name['GetResults']._serialized_options = b'\220\002\001\202\323\344\223\002&\022$/v1/experiments/{experiment}/results'
+  _globals['_RESULTSERVICE'].methods_by_name['ComputePower']._loaded_options = None
+  _globals['_RESULTSERVICE'].methods_by_name['ComputePower']._serialized_options = b'\220\002\001\202\323\344\223\002\032\"\025/v1/experiments:power:\001*'
   _globals['_GETRESULTSREQUEST']._serialized_start=216
   _globals['_GETRESULTSREQUEST']._serialized_end=282
   _globals['_GETRESULTSRESPONSE']._serialized_start=285
-  _globals['_GETRESULTSRESPONSE']._serialized_end=469
-  _globals['_RESULTSERVICE']._serialized_start=472
-  _globals['_RESULTSERVICE']._serialized_end=640
+  _globals['_GETRESULTSRESPONSE']._serialized_end=721
+  _globals['_COMPUTEPOWERREQUEST']._serialized_start=724
+  _globals['_COMPUTEPOWERREQUEST']._serialized_end=1489
+  _globals['_COMPUTEPOWERRESPONSE']._serialized_start=1492
+  _globals['_COMPUTEPOWERRESPONSE']._serialized_end=1671
+  _globals['_RESULTSERVICE']._serialized_start=1674
+  _globals['_RESULTSERVICE']._serialized_end=1989
 # @@protoc_insertion_point(module_scope)

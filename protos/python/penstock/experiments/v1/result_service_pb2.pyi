@@ -51,13 +51,29 @@ class GetResultsResponse(_message.Message):
     EXPERIMENT_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     VARIANTS_FIELD_NUMBER: _builtins.int
+    SAMPLE_RATIO_FIELD_NUMBER: _builtins.int
+    CONTROL_FIELD_NUMBER: _builtins.int
+    COMPARISONS_FIELD_NUMBER: _builtins.int
+    ANALYSIS_MISSING_FIELD_NUMBER: _builtins.int
     experiment: _builtins.str
     """Id of the experiment."""
     state: _experiment_pb2.ExperimentState.ValueType
     """Where it is in its life."""
+    control: _builtins.str
+    """Id of the control, the first variant."""
+    analysis_missing: _result_pb2.Uncomputable.ValueType
+    """Why the analysis is missing; the counts stand without it."""
     @_builtins.property
     def variants(self) -> _containers.RepeatedCompositeFieldContainer[_result_pb2.VariantResult]:
         """One per variant, in the experiment's order."""
+
+    @_builtins.property
+    def sample_ratio(self) -> _result_pb2.SampleRatio:
+        """Whether units are split as the weights say."""
+
+    @_builtins.property
+    def comparisons(self) -> _containers.RepeatedCompositeFieldContainer[_result_pb2.Comparison]:
+        """Each variant but the control and each metric, in the experiment's order."""
 
     def __init__(
         self,
@@ -65,11 +81,122 @@ class GetResultsResponse(_message.Message):
         experiment: _builtins.str = ...,
         state: _experiment_pb2.ExperimentState.ValueType = ...,
         variants: _abc.Iterable[_result_pb2.VariantResult] | None = ...,
+        sample_ratio: _result_pb2.SampleRatio | None = ...,
+        control: _builtins.str = ...,
+        comparisons: _abc.Iterable[_result_pb2.Comparison] | None = ...,
+        analysis_missing: _result_pb2.Uncomputable.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sample_ratio", b"sample_ratio"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiment", b"experiment", "state", b"state", "variants", b"variants"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis_missing", b"analysis_missing", "comparisons", b"comparisons", "control", b"control", "experiment", b"experiment", "sample_ratio", b"sample_ratio", "state", b"state", "variants", b"variants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetResultsResponse: _TypeAlias = GetResultsResponse  # noqa: Y015
+
+@_typing.final
+class ComputePowerRequest(_message.Message):
+    """Asks for the size of an experiment, its power, or the effect it can find."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STANDARD_DEVIATION_FIELD_NUMBER: _builtins.int
+    BASELINE_FIELD_NUMBER: _builtins.int
+    MINIMAL_EFFECT_FIELD_NUMBER: _builtins.int
+    UNITS_FIELD_NUMBER: _builtins.int
+    POWER_FIELD_NUMBER: _builtins.int
+    SIGNIFICANCE_FIELD_NUMBER: _builtins.int
+    RATIO_FIELD_NUMBER: _builtins.int
+    standard_deviation: _builtins.float
+    """Standard deviation between units, above 0: compares means by a t-test."""
+    baseline: _builtins.float
+    """Share in the control, above 0 and below 1: compares proportions."""
+    minimal_effect: _builtins.float
+    """Smallest difference from the control that matters, in the metric's own unit; above 0."""
+    units: _builtins.float
+    """Units in the control, 2 to 1e12."""
+    power: _builtins.float
+    """Chance to find the effect, from 0.01 to 0.9999."""
+    significance: _builtins.float
+    """Chance of a false discovery, two-sided, from 0.0001 to 0.5; absent means 0.05."""
+    ratio: _builtins.float
+    """Units in the variant for each in the control, 0.001 to 1000; absent means 1."""
+    def __init__(
+        self,
+        *,
+        standard_deviation: _builtins.float = ...,
+        baseline: _builtins.float = ...,
+        minimal_effect: _builtins.float | None = ...,
+        units: _builtins.float | None = ...,
+        power: _builtins.float | None = ...,
+        significance: _builtins.float | None = ...,
+        ratio: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_minimal_effect", b"_minimal_effect", "_power", b"_power", "_ratio", b"_ratio", "_significance", b"_significance", "_units", b"_units", "baseline", b"baseline", "minimal_effect", b"minimal_effect", "power", b"power", "ratio", b"ratio", "significance", b"significance", "spread", b"spread", "standard_deviation", b"standard_deviation", "units", b"units"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_minimal_effect", b"_minimal_effect", "_power", b"_power", "_ratio", b"_ratio", "_significance", b"_significance", "_units", b"_units", "baseline", b"baseline", "minimal_effect", b"minimal_effect", "power", b"power", "ratio", b"ratio", "significance", b"significance", "spread", b"spread", "standard_deviation", b"standard_deviation", "units", b"units"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__minimal_effect: _TypeAlias = _typing.Literal["minimal_effect"]  # noqa: Y015
+    _WhichOneofArgType__minimal_effect: _TypeAlias = _typing.Literal["_minimal_effect", b"_minimal_effect"]  # noqa: Y015
+    _WhichOneofReturnType__power: _TypeAlias = _typing.Literal["power"]  # noqa: Y015
+    _WhichOneofArgType__power: _TypeAlias = _typing.Literal["_power", b"_power"]  # noqa: Y015
+    _WhichOneofReturnType__ratio: _TypeAlias = _typing.Literal["ratio"]  # noqa: Y015
+    _WhichOneofArgType__ratio: _TypeAlias = _typing.Literal["_ratio", b"_ratio"]  # noqa: Y015
+    _WhichOneofReturnType__significance: _TypeAlias = _typing.Literal["significance"]  # noqa: Y015
+    _WhichOneofArgType__significance: _TypeAlias = _typing.Literal["_significance", b"_significance"]  # noqa: Y015
+    _WhichOneofReturnType__units: _TypeAlias = _typing.Literal["units"]  # noqa: Y015
+    _WhichOneofArgType__units: _TypeAlias = _typing.Literal["_units", b"_units"]  # noqa: Y015
+    _WhichOneofReturnType_spread: _TypeAlias = _typing.Literal["standard_deviation", "baseline"]  # noqa: Y015
+    _WhichOneofArgType_spread: _TypeAlias = _typing.Literal["spread", b"spread"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__minimal_effect) -> _WhichOneofReturnType__minimal_effect | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__power) -> _WhichOneofReturnType__power | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ratio) -> _WhichOneofReturnType__ratio | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__significance) -> _WhichOneofReturnType__significance | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__units) -> _WhichOneofReturnType__units | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_spread) -> _WhichOneofReturnType_spread | None: ...
+
+Global___ComputePowerRequest: _TypeAlias = ComputePowerRequest  # noqa: Y015
+
+@_typing.final
+class ComputePowerResponse(_message.Message):
+    """The answer: all of units, effect and power."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNITS_CONTROL_FIELD_NUMBER: _builtins.int
+    UNITS_VARIANT_FIELD_NUMBER: _builtins.int
+    UNITS_FIELD_NUMBER: _builtins.int
+    MINIMAL_EFFECT_FIELD_NUMBER: _builtins.int
+    POWER_FIELD_NUMBER: _builtins.int
+    units_control: _builtins.float
+    """Units in the control; round up."""
+    units_variant: _builtins.float
+    """Units in the variant; round up."""
+    units: _builtins.int
+    """Both, each rounded up."""
+    minimal_effect: _builtins.float
+    """The difference that is found, in the metric's own unit."""
+    power: _builtins.float
+    """The chance to find it."""
+    def __init__(
+        self,
+        *,
+        units_control: _builtins.float = ...,
+        units_variant: _builtins.float = ...,
+        units: _builtins.int = ...,
+        minimal_effect: _builtins.float = ...,
+        power: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["minimal_effect", b"minimal_effect", "power", b"power", "units", b"units", "units_control", b"units_control", "units_variant", b"units_variant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ComputePowerResponse: _TypeAlias = ComputePowerResponse  # noqa: Y015

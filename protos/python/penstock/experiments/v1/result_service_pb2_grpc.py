@@ -40,6 +40,11 @@ class ResultServiceStub(object):
                 request_serializer=penstock_dot_experiments_dot_v1_dot_result__service__pb2.GetResultsRequest.SerializeToString,
                 response_deserializer=penstock_dot_experiments_dot_v1_dot_result__service__pb2.GetResultsResponse.FromString,
                 _registered_method=True)
+        self.ComputePower = channel.unary_unary(
+                '/penstock.experiments.v1.ResultService/ComputePower',
+                request_serializer=penstock_dot_experiments_dot_v1_dot_result__service__pb2.ComputePowerRequest.SerializeToString,
+                response_deserializer=penstock_dot_experiments_dot_v1_dot_result__service__pb2.ComputePowerResponse.FromString,
+                _registered_method=True)
 
 
 class ResultServiceServicer(object):
@@ -47,7 +52,17 @@ class ResultServiceServicer(object):
     """
 
     def GetResults(self, request, context):
-        """Counts and plain means per variant, exact as of the call. Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND).
+        """Counts and plain means per variant, exact as of the call, and what they show: each variant against the control.
+        Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ComputePower(self, request, context):
+        """Computes how many units an experiment needs, which effect it can find, or how likely it finds one: of `units`,
+        `minimal_effect` and `power` the one that is left out. Without `power` it is 0.8, unless it is what is asked.
+        Errors: INVALID_ARGUMENT (INVALID_FIELD), UNAVAILABLE (ANALYSIS_UNAVAILABLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -60,6 +75,11 @@ def add_ResultServiceServicer_to_server(servicer, server):
                     servicer.GetResults,
                     request_deserializer=penstock_dot_experiments_dot_v1_dot_result__service__pb2.GetResultsRequest.FromString,
                     response_serializer=penstock_dot_experiments_dot_v1_dot_result__service__pb2.GetResultsResponse.SerializeToString,
+            ),
+            'ComputePower': grpc.unary_unary_rpc_method_handler(
+                    servicer.ComputePower,
+                    request_deserializer=penstock_dot_experiments_dot_v1_dot_result__service__pb2.ComputePowerRequest.FromString,
+                    response_serializer=penstock_dot_experiments_dot_v1_dot_result__service__pb2.ComputePowerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +110,33 @@ class ResultService(object):
             '/penstock.experiments.v1.ResultService/GetResults',
             penstock_dot_experiments_dot_v1_dot_result__service__pb2.GetResultsRequest.SerializeToString,
             penstock_dot_experiments_dot_v1_dot_result__service__pb2.GetResultsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ComputePower(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.experiments.v1.ResultService/ComputePower',
+            penstock_dot_experiments_dot_v1_dot_result__service__pb2.ComputePowerRequest.SerializeToString,
+            penstock_dot_experiments_dot_v1_dot_result__service__pb2.ComputePowerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,7 +34,14 @@ class ResultServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ResultServiceAsyncStub: ...
     GetResults: _grpc.UnaryUnaryMultiCallable[_result_service_pb2.GetResultsRequest, _result_service_pb2.GetResultsResponse]
-    """Counts and plain means per variant, exact as of the call. Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND)."""
+    """Counts and plain means per variant, exact as of the call, and what they show: each variant against the control.
+    Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND).
+    """
+    ComputePower: _grpc.UnaryUnaryMultiCallable[_result_service_pb2.ComputePowerRequest, _result_service_pb2.ComputePowerResponse]
+    """Computes how many units an experiment needs, which effect it can find, or how likely it finds one: of `units`,
+    `minimal_effect` and `power` the one that is left out. Without `power` it is 0.8, unless it is what is asked.
+    Errors: INVALID_ARGUMENT (INVALID_FIELD), UNAVAILABLE (ANALYSIS_UNAVAILABLE).
+    """
 
 @_typing.type_check_only
 class ResultServiceAsyncStub(ResultServiceStub):
@@ -42,7 +49,14 @@ class ResultServiceAsyncStub(ResultServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetResults: _aio.UnaryUnaryMultiCallable[_result_service_pb2.GetResultsRequest, _result_service_pb2.GetResultsResponse]  # type: ignore[assignment]
-    """Counts and plain means per variant, exact as of the call. Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND)."""
+    """Counts and plain means per variant, exact as of the call, and what they show: each variant against the control.
+    Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND).
+    """
+    ComputePower: _aio.UnaryUnaryMultiCallable[_result_service_pb2.ComputePowerRequest, _result_service_pb2.ComputePowerResponse]  # type: ignore[assignment]
+    """Computes how many units an experiment needs, which effect it can find, or how likely it finds one: of `units`,
+    `minimal_effect` and `power` the one that is left out. Without `power` it is 0.8, unless it is what is asked.
+    Errors: INVALID_ARGUMENT (INVALID_FIELD), UNAVAILABLE (ANALYSIS_UNAVAILABLE).
+    """
 
 class ResultServiceServicer(metaclass=_abc_1.ABCMeta):
     """Says what an experiment has shown so far."""
@@ -53,6 +67,19 @@ class ResultServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _result_service_pb2.GetResultsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_result_service_pb2.GetResultsResponse, _abc.Awaitable[_result_service_pb2.GetResultsResponse]]:
-        """Counts and plain means per variant, exact as of the call. Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND)."""
+        """Counts and plain means per variant, exact as of the call, and what they show: each variant against the control.
+        Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def ComputePower(
+        self,
+        request: _result_service_pb2.ComputePowerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_result_service_pb2.ComputePowerResponse, _abc.Awaitable[_result_service_pb2.ComputePowerResponse]]:
+        """Computes how many units an experiment needs, which effect it can find, or how likely it finds one: of `units`,
+        `minimal_effect` and `power` the one that is left out. Without `power` it is 0.8, unless it is what is asked.
+        Errors: INVALID_ARGUMENT (INVALID_FIELD), UNAVAILABLE (ANALYSIS_UNAVAILABLE).
+        """
 
 def add_ResultServiceServicer_to_server(servicer: ResultServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -177,7 +177,7 @@ class GenerateResponse(_message.Message):
     model: _builtins.str
     """The model that answered."""
     engine: _builtins.str
-    """The engine that answered: `ollama`, `openai`, `llamacpp` or `extractive`."""
+    """The engine that answered: `ollama`, `openai`, `anthropic`, `llamacpp` or `extractive`."""
     variant: _builtins.str
     """Id of the variant that shaped this response; empty when no experiment took part."""
     request_id: _builtins.str

@@ -38,6 +38,11 @@ class AnswerRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    FUSION_FIELD_NUMBER: _builtins.int
+    MMR_LAMBDA_FIELD_NUMBER: _builtins.int
+    MIN_RELEVANCE_FIELD_NUMBER: _builtins.int
+    NEIGHBORS_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     """The question, 1 to 32768 bytes in UTF-8."""
     top_k: _builtins.int
@@ -54,6 +59,16 @@ class AnswerRequest(_message.Message):
     """Name of a model as ListModels gives it, or `auto`; empty means `auto`."""
     max_tokens: _builtins.int
     """Most tokens to generate, 1 to 131072; absent leaves the engine's limit."""
+    mmr_lambda: _builtins.float
+    """Weighs how well passages fit (1) against how much they differ from those before them (0), by maximal marginal relevance; the
+    hits come in the order in which they were chosen. Absent leaves the order by score.
+    """
+    min_relevance: _builtins.float
+    """Leaves out passages of less relevance, 0 to 1; absent leaves out none."""
+    neighbors: _builtins.int
+    """Widens each passage by so many of its document's chunks before and after it, 0 to 5: `text`, `start` and `end` tell the wider
+    passage, all else the chunk that was found.
+    """
     @_builtins.property
     def collections(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ids of the collections to answer from, 1 to 16."""
@@ -61,6 +76,14 @@ class AnswerRequest(_message.Message):
     @_builtins.property
     def sampling(self) -> _generation_pb2.Sampling:
         """How tokens are chosen."""
+
+    @_builtins.property
+    def filter(self) -> _search_pb2.Filter:
+        """Which documents may be found; absent means all."""
+
+    @_builtins.property
+    def fusion(self) -> _search_pb2.Fusion:
+        """How the rankings of a hybrid search are fused; absent means `rrf`."""
 
     def __init__(
         self,
@@ -74,17 +97,30 @@ class AnswerRequest(_message.Message):
         model: _builtins.str = ...,
         sampling: _generation_pb2.Sampling | None = ...,
         max_tokens: _builtins.int | None = ...,
+        filter: _search_pb2.Filter | None = ...,
+        fusion: _search_pb2.Fusion | None = ...,
+        mmr_lambda: _builtins.float | None = ...,
+        min_relevance: _builtins.float | None = ...,
+        neighbors: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_top_k", b"_top_k", "max_tokens", b"max_tokens", "sampling", b"sampling", "top_k", b"top_k"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "_top_k", b"_top_k", "filter", b"filter", "fusion", b"fusion", "max_tokens", b"max_tokens", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "sampling", b"sampling", "top_k", b"top_k"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_top_k", b"_top_k", "collections", b"collections", "conversation", b"conversation", "max_tokens", b"max_tokens", "mode", b"mode", "model", b"model", "query", b"query", "sampling", b"sampling", "top_k", b"top_k", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "_top_k", b"_top_k", "collections", b"collections", "conversation", b"conversation", "filter", b"filter", "fusion", b"fusion", "max_tokens", b"max_tokens", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "mode", b"mode", "model", b"model", "neighbors", b"neighbors", "query", b"query", "sampling", b"sampling", "top_k", b"top_k", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__min_relevance: _TypeAlias = _typing.Literal["min_relevance"]  # noqa: Y015
+    _WhichOneofArgType__min_relevance: _TypeAlias = _typing.Literal["_min_relevance", b"_min_relevance"]  # noqa: Y015
+    _WhichOneofReturnType__mmr_lambda: _TypeAlias = _typing.Literal["mmr_lambda"]  # noqa: Y015
+    _WhichOneofArgType__mmr_lambda: _TypeAlias = _typing.Literal["_mmr_lambda", b"_mmr_lambda"]  # noqa: Y015
     _WhichOneofReturnType__top_k: _TypeAlias = _typing.Literal["top_k"]  # noqa: Y015
     _WhichOneofArgType__top_k: _TypeAlias = _typing.Literal["_top_k", b"_top_k"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_relevance) -> _WhichOneofReturnType__min_relevance | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mmr_lambda) -> _WhichOneofReturnType__mmr_lambda | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__top_k) -> _WhichOneofReturnType__top_k | None: ...
 
@@ -181,6 +217,11 @@ class StreamAnswerRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    FUSION_FIELD_NUMBER: _builtins.int
+    MMR_LAMBDA_FIELD_NUMBER: _builtins.int
+    MIN_RELEVANCE_FIELD_NUMBER: _builtins.int
+    NEIGHBORS_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     """The question, 1 to 32768 bytes in UTF-8."""
     top_k: _builtins.int
@@ -197,6 +238,16 @@ class StreamAnswerRequest(_message.Message):
     """Name of a model as ListModels gives it, or `auto`; empty means `auto`."""
     max_tokens: _builtins.int
     """Most tokens to generate, 1 to 131072; absent leaves the engine's limit."""
+    mmr_lambda: _builtins.float
+    """Weighs how well passages fit (1) against how much they differ from those before them (0), by maximal marginal relevance; the
+    hits come in the order in which they were chosen. Absent leaves the order by score.
+    """
+    min_relevance: _builtins.float
+    """Leaves out passages of less relevance, 0 to 1; absent leaves out none."""
+    neighbors: _builtins.int
+    """Widens each passage by so many of its document's chunks before and after it, 0 to 5: `text`, `start` and `end` tell the wider
+    passage, all else the chunk that was found.
+    """
     @_builtins.property
     def collections(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ids of the collections to answer from, 1 to 16."""
@@ -204,6 +255,14 @@ class StreamAnswerRequest(_message.Message):
     @_builtins.property
     def sampling(self) -> _generation_pb2.Sampling:
         """How tokens are chosen."""
+
+    @_builtins.property
+    def filter(self) -> _search_pb2.Filter:
+        """Which documents may be found; absent means all."""
+
+    @_builtins.property
+    def fusion(self) -> _search_pb2.Fusion:
+        """How the rankings of a hybrid search are fused; absent means `rrf`."""
 
     def __init__(
         self,
@@ -217,17 +276,30 @@ class StreamAnswerRequest(_message.Message):
         model: _builtins.str = ...,
         sampling: _generation_pb2.Sampling | None = ...,
         max_tokens: _builtins.int | None = ...,
+        filter: _search_pb2.Filter | None = ...,
+        fusion: _search_pb2.Fusion | None = ...,
+        mmr_lambda: _builtins.float | None = ...,
+        min_relevance: _builtins.float | None = ...,
+        neighbors: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_top_k", b"_top_k", "max_tokens", b"max_tokens", "sampling", b"sampling", "top_k", b"top_k"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "_top_k", b"_top_k", "filter", b"filter", "fusion", b"fusion", "max_tokens", b"max_tokens", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "sampling", b"sampling", "top_k", b"top_k"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_top_k", b"_top_k", "collections", b"collections", "conversation", b"conversation", "max_tokens", b"max_tokens", "mode", b"mode", "model", b"model", "query", b"query", "sampling", b"sampling", "top_k", b"top_k", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "_top_k", b"_top_k", "collections", b"collections", "conversation", b"conversation", "filter", b"filter", "fusion", b"fusion", "max_tokens", b"max_tokens", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "mode", b"mode", "model", b"model", "neighbors", b"neighbors", "query", b"query", "sampling", b"sampling", "top_k", b"top_k", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__min_relevance: _TypeAlias = _typing.Literal["min_relevance"]  # noqa: Y015
+    _WhichOneofArgType__min_relevance: _TypeAlias = _typing.Literal["_min_relevance", b"_min_relevance"]  # noqa: Y015
+    _WhichOneofReturnType__mmr_lambda: _TypeAlias = _typing.Literal["mmr_lambda"]  # noqa: Y015
+    _WhichOneofArgType__mmr_lambda: _TypeAlias = _typing.Literal["_mmr_lambda", b"_mmr_lambda"]  # noqa: Y015
     _WhichOneofReturnType__top_k: _TypeAlias = _typing.Literal["top_k"]  # noqa: Y015
     _WhichOneofArgType__top_k: _TypeAlias = _typing.Literal["_top_k", b"_top_k"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_relevance) -> _WhichOneofReturnType__min_relevance | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mmr_lambda) -> _WhichOneofReturnType__mmr_lambda | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__top_k) -> _WhichOneofReturnType__top_k | None: ...
 

@@ -22,18 +22,80 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"penstock/retrieval/v1/search.proto\x12\x15penstock.retrieval.v1\x1a\x1cgoogle/protobuf/struct.proto\"\x92\x02\n\x03Hit\x12\x1e\n\ncollection\x18\x01 \x01(\tR\ncollection\x12\x1a\n\x08\x64ocument\x18\x02 \x01(\tR\x08\x64ocument\x12\x14\n\x05\x63hunk\x18\x03 \x01(\tR\x05\x63hunk\x12\x12\n\x04text\x18\x04 \x01(\tR\x04text\x12\x14\n\x05score\x18\x05 \x01(\x01R\x05score\x12\x1c\n\trelevance\x18\x06 \x01(\x01R\trelevance\x12\x14\n\x05title\x18\x07 \x01(\tR\x05title\x12\x33\n\x08metadata\x18\x08 \x01(\x0b\x32\x17.google.protobuf.StructR\x08metadata\x12\x14\n\x05start\x18\t \x01(\x05R\x05start\x12\x10\n\x03\x65nd\x18\n \x01(\x05R\x03\x65nd*p\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12SEARCH_MODE_HYBRID\x10\x01\x12\x15\n\x11SEARCH_MODE_DENSE\x10\x02\x12\x16\n\x12SEARCH_MODE_SPARSE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"penstock/retrieval/v1/search.proto\x12\x15penstock.retrieval.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x86\x04\n\x06\x46ilter\x12\x37\n\x06\x61ll_of\x18\x01 \x01(\x0b\x32\x1e.penstock.retrieval.v1.FiltersH\x00R\x05\x61llOf\x12\x37\n\x06\x61ny_of\x18\x02 \x01(\x0b\x32\x1e.penstock.retrieval.v1.FiltersH\x00R\x05\x61nyOf\x12\x39\n\x07none_of\x18\x03 \x01(\x0b\x32\x1e.penstock.retrieval.v1.FiltersH\x00R\x06noneOf\x12=\n\x06\x65quals\x18\x04 \x01(\x0b\x32#.penstock.retrieval.v1.FilterEqualsH\x00R\x06\x65quals\x12\x38\n\x06one_of\x18\x05 \x01(\x0b\x32\x1f.penstock.retrieval.v1.FilterInH\x00R\x05oneOf\x12:\n\x05range\x18\x06 \x01(\x0b\x32\".penstock.retrieval.v1.FilterRangeH\x00R\x05range\x12G\n\ntime_range\x18\x07 \x01(\x0b\x32&.penstock.retrieval.v1.FilterTimeRangeH\x00R\ttimeRange\x12=\n\x06\x65xists\x18\x08 \x01(\x0b\x32#.penstock.retrieval.v1.FilterExistsH\x00R\x06\x65xistsB\x12\n\tcondition\x12\x05\xbaH\x02\x08\x01\"R\n\x07\x46ilters\x12G\n\x07\x66ilters\x18\x01 \x03(\x0b\x32\x1d.penstock.retrieval.v1.FilterB\x0e\xe2\x41\x01\x02\xbaH\x07\x92\x01\x04\x08\x01\x10@R\x07\x66ilters\"j\n\x0c\x46ilterEquals\x12 \n\x03key\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x03key\x12\x38\n\x05value\x18\x02 \x01(\x0b\x32\x16.google.protobuf.ValueB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x05value\"m\n\x08\x46ilterIn\x12 \n\x03key\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x03key\x12?\n\x06values\x18\x02 \x03(\x0b\x32\x16.google.protobuf.ValueB\x0f\xe2\x41\x01\x02\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x08R\x06values\"\xc9\x01\n\x0b\x46ilterRange\x12 \n\x03key\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x03key\x12\x1c\n\x02gt\x18\x02 \x01(\x01\x42\x07\xbaH\x04\x12\x02@\x01H\x00R\x02gt\x88\x01\x01\x12\x1e\n\x03gte\x18\x03 \x01(\x01\x42\x07\xbaH\x04\x12\x02@\x01H\x01R\x03gte\x88\x01\x01\x12\x1c\n\x02lt\x18\x04 \x01(\x01\x42\x07\xbaH\x04\x12\x02@\x01H\x02R\x02lt\x88\x01\x01\x12\x1e\n\x03lte\x18\x05 \x01(\x01\x42\x07\xbaH\x04\x12\x02@\x01H\x03R\x03lte\x88\x01\x01\x42\x05\n\x03_gtB\x06\n\x04_gteB\x05\n\x03_ltB\x06\n\x04_lte\"\xe7\x01\n\x0f\x46ilterTimeRange\x12 \n\x03key\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x03key\x12*\n\x02gt\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x02gt\x12,\n\x03gte\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x03gte\x12*\n\x02lt\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x02lt\x12,\n\x03lte\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x03lte\"0\n\x0c\x46ilterExists\x12 \n\x03key\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x03key\"\xcd\x01\n\x06\x46usion\x12\x34\n\x03rrf\x18\x01 \x01(\x0b\x32 .penstock.retrieval.v1.RrfFusionH\x00R\x03rrf\x12\x37\n\x04\x64\x62sf\x18\x02 \x01(\x0b\x32!.penstock.retrieval.v1.DbsfFusionH\x00R\x04\x64\x62sf\x12\x43\n\x08weighted\x18\x03 \x01(\x0b\x32%.penstock.retrieval.v1.WeightedFusionH\x00R\x08weightedB\x0f\n\x06method\x12\x05\xbaH\x02\x08\x01\"0\n\tRrfFusion\x12\x1d\n\x01k\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x01H\x00R\x01k\x88\x01\x01\x42\x04\n\x02_k\"\x0c\n\nDbsfFusion\"\x8f\x01\n\x0eWeightedFusion\x12\x32\n\x05\x64\x65nse\x18\x01 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00@\x8f@)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x05\x64\x65nse\x88\x01\x01\x12\x34\n\x06sparse\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00@\x8f@)\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\x06sparse\x88\x01\x01\x42\x08\n\x06_denseB\t\n\x07_sparse\"\xca\x01\n\x0b\x45xplanation\x12;\n\x05\x64\x65nse\x18\x01 \x01(\x0b\x32%.penstock.retrieval.v1.LegExplanationR\x05\x64\x65nse\x12=\n\x06sparse\x18\x02 \x01(\x0b\x32%.penstock.retrieval.v1.LegExplanationR\x06sparse\x12#\n\rmatched_terms\x18\x03 \x03(\tR\x0cmatchedTerms\x12\x1a\n\x08\x63overage\x18\x04 \x01(\x01R\x08\x63overage\"e\n\x0eLegExplanation\x12\x12\n\x04rank\x18\x01 \x01(\x05R\x04rank\x12\x14\n\x05score\x18\x02 \x01(\x01R\x05score\x12)\n\x10normalized_score\x18\x03 \x01(\x01R\x0fnormalizedScore\"\xd8\x02\n\x03Hit\x12\x1e\n\ncollection\x18\x01 \x01(\tR\ncollection\x12\x1a\n\x08\x64ocument\x18\x02 \x01(\tR\x08\x64ocument\x12\x14\n\x05\x63hunk\x18\x03 \x01(\tR\x05\x63hunk\x12\x12\n\x04text\x18\x04 \x01(\tR\x04text\x12\x14\n\x05score\x18\x05 \x01(\x01R\x05score\x12\x1c\n\trelevance\x18\x06 \x01(\x01R\trelevance\x12\x14\n\x05title\x18\x07 \x01(\tR\x05title\x12\x33\n\x08metadata\x18\x08 \x01(\x0b\x32\x17.google.protobuf.StructR\x08metadata\x12\x14\n\x05start\x18\t \x01(\x05R\x05start\x12\x10\n\x03\x65nd\x18\n \x01(\x05R\x03\x65nd\x12\x44\n\x0b\x65xplanation\x18\x0b \x01(\x0b\x32\".penstock.retrieval.v1.ExplanationR\x0b\x65xplanation*p\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12SEARCH_MODE_HYBRID\x10\x01\x12\x15\n\x11SEARCH_MODE_DENSE\x10\x02\x12\x16\n\x12SEARCH_MODE_SPARSE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock.retrieval.v1.search_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SEARCHMODE']._serialized_start=368
-  _globals['_SEARCHMODE']._serialized_end=480
-  _globals['_HIT']._serialized_start=92
-  _globals['_HIT']._serialized_end=366
+  _globals['_FILTER'].oneofs_by_name['condition']._loaded_options = None
+  _globals['_FILTER'].oneofs_by_name['condition']._serialized_options = b'\272H\002\010\001'
+  _globals['_FILTERS'].fields_by_name['filters']._loaded_options = None
+  _globals['_FILTERS'].fields_by_name['filters']._serialized_options = b'\342A\001\002\272H\007\222\001\004\010\001\020@'
+  _globals['_FILTEREQUALS'].fields_by_name['key']._loaded_options = None
+  _globals['_FILTEREQUALS'].fields_by_name['key']._serialized_options = b'\342A\001\002\272H\007r\005\020\001\030\200\002'
+  _globals['_FILTEREQUALS'].fields_by_name['value']._loaded_options = None
+  _globals['_FILTEREQUALS'].fields_by_name['value']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
+  _globals['_FILTERIN'].fields_by_name['key']._loaded_options = None
+  _globals['_FILTERIN'].fields_by_name['key']._serialized_options = b'\342A\001\002\272H\007r\005\020\001\030\200\002'
+  _globals['_FILTERIN'].fields_by_name['values']._loaded_options = None
+  _globals['_FILTERIN'].fields_by_name['values']._serialized_options = b'\342A\001\002\272H\010\222\001\005\010\001\020\200\010'
+  _globals['_FILTERRANGE'].fields_by_name['key']._loaded_options = None
+  _globals['_FILTERRANGE'].fields_by_name['key']._serialized_options = b'\342A\001\002\272H\007r\005\020\001\030\200\002'
+  _globals['_FILTERRANGE'].fields_by_name['gt']._loaded_options = None
+  _globals['_FILTERRANGE'].fields_by_name['gt']._serialized_options = b'\272H\004\022\002@\001'
+  _globals['_FILTERRANGE'].fields_by_name['gte']._loaded_options = None
+  _globals['_FILTERRANGE'].fields_by_name['gte']._serialized_options = b'\272H\004\022\002@\001'
+  _globals['_FILTERRANGE'].fields_by_name['lt']._loaded_options = None
+  _globals['_FILTERRANGE'].fields_by_name['lt']._serialized_options = b'\272H\004\022\002@\001'
+  _globals['_FILTERRANGE'].fields_by_name['lte']._loaded_options = None
+  _globals['_FILTERRANGE'].fields_by_name['lte']._serialized_options = b'\272H\004\022\002@\001'
+  _globals['_FILTERTIMERANGE'].fields_by_name['key']._loaded_options = None
+  _globals['_FILTERTIMERANGE'].fields_by_name['key']._serialized_options = b'\342A\001\002\272H\007r\005\020\001\030\200\002'
+  _globals['_FILTEREXISTS'].fields_by_name['key']._loaded_options = None
+  _globals['_FILTEREXISTS'].fields_by_name['key']._serialized_options = b'\342A\001\002\272H\007r\005\020\001\030\200\002'
+  _globals['_FUSION'].oneofs_by_name['method']._loaded_options = None
+  _globals['_FUSION'].oneofs_by_name['method']._serialized_options = b'\272H\002\010\001'
+  _globals['_RRFFUSION'].fields_by_name['k']._loaded_options = None
+  _globals['_RRFFUSION'].fields_by_name['k']._serialized_options = b'\272H\007\032\005\030\350\007(\001'
+  _globals['_WEIGHTEDFUSION'].fields_by_name['dense']._loaded_options = None
+  _globals['_WEIGHTEDFUSION'].fields_by_name['dense']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\000@\217@)\000\000\000\000\000\000\000\000'
+  _globals['_WEIGHTEDFUSION'].fields_by_name['sparse']._loaded_options = None
+  _globals['_WEIGHTEDFUSION'].fields_by_name['sparse']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\000@\217@)\000\000\000\000\000\000\000\000'
+  _globals['_SEARCHMODE']._serialized_start=2542
+  _globals['_SEARCHMODE']._serialized_end=2654
+  _globals['_FILTER']._serialized_start=158
+  _globals['_FILTER']._serialized_end=676
+  _globals['_FILTERS']._serialized_start=678
+  _globals['_FILTERS']._serialized_end=760
+  _globals['_FILTEREQUALS']._serialized_start=762
+  _globals['_FILTEREQUALS']._serialized_end=868
+  _globals['_FILTERIN']._serialized_start=870
+  _globals['_FILTERIN']._serialized_end=979
+  _globals['_FILTERRANGE']._serialized_start=982
+  _globals['_FILTERRANGE']._serialized_end=1183
+  _globals['_FILTERTIMERANGE']._serialized_start=1186
+  _globals['_FILTERTIMERANGE']._serialized_end=1417
+  _globals['_FILTEREXISTS']._serialized_start=1419
+  _globals['_FILTEREXISTS']._serialized_end=1467
+  _globals['_FUSION']._serialized_start=1470
+  _globals['_FUSION']._serialized_end=1675
+  _globals['_RRFFUSION']._serialized_start=1677
+  _globals['_RRFFUSION']._serialized_end=1725
+  _globals['_DBSFFUSION']._serialized_start=1727
+  _globals['_DBSFFUSION']._serialized_end=1739
+  _globals['_WEIGHTEDFUSION']._serialized_start=1742
+  _globals['_WEIGHTEDFUSION']._serialized_end=1885
+  _globals['_EXPLANATION']._serialized_start=1888
+  _globals['_EXPLANATION']._serialized_end=2090
+  _globals['_LEGEXPLANATION']._serialized_start=2092
+  _globals['_LEGEXPLANATION']._serialized_end=2193
+  _globals['_HIT']._serialized_start=2196
+  _globals['_HIT']._serialized_end=2540
 # @@protoc_insertion_point(module_scope)

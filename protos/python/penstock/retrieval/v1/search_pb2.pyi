@@ -3,9 +3,12 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -27,7 +30,7 @@ class _SearchModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SearchMode
     SEARCH_MODE_UNSPECIFIED: _SearchMode.ValueType  # 0
     """Means HYBRID."""
     SEARCH_MODE_HYBRID: _SearchMode.ValueType  # 1
-    """By meaning and by words, fused by reciprocal rank (RRF)."""
+    """By meaning and by words, fused into one ranking as `fusion` says."""
     SEARCH_MODE_DENSE: _SearchMode.ValueType  # 2
     """By meaning: nearest vectors."""
     SEARCH_MODE_SPARSE: _SearchMode.ValueType  # 3
@@ -39,12 +42,475 @@ class SearchMode(_SearchMode, metaclass=_SearchModeEnumTypeWrapper):
 SEARCH_MODE_UNSPECIFIED: SearchMode.ValueType  # 0
 """Means HYBRID."""
 SEARCH_MODE_HYBRID: SearchMode.ValueType  # 1
-"""By meaning and by words, fused by reciprocal rank (RRF)."""
+"""By meaning and by words, fused into one ranking as `fusion` says."""
 SEARCH_MODE_DENSE: SearchMode.ValueType  # 2
 """By meaning: nearest vectors."""
 SEARCH_MODE_SPARSE: SearchMode.ValueType  # 3
 """By words: BM25."""
 Global___SearchMode: _TypeAlias = SearchMode  # noqa: Y015
+
+@_typing.final
+class Filter(_message.Message):
+    """Which documents may be found, told from the facts in their metadata as they are at the moment of the search. At most 128
+    conditions, nested at most 8 deep.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALL_OF_FIELD_NUMBER: _builtins.int
+    ANY_OF_FIELD_NUMBER: _builtins.int
+    NONE_OF_FIELD_NUMBER: _builtins.int
+    EQUALS_FIELD_NUMBER: _builtins.int
+    ONE_OF_FIELD_NUMBER: _builtins.int
+    RANGE_FIELD_NUMBER: _builtins.int
+    TIME_RANGE_FIELD_NUMBER: _builtins.int
+    EXISTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def all_of(self) -> Global___Filters:
+        """All of these hold."""
+
+    @_builtins.property
+    def any_of(self) -> Global___Filters:
+        """At least one of these holds."""
+
+    @_builtins.property
+    def none_of(self) -> Global___Filters:
+        """None of these holds."""
+
+    @_builtins.property
+    def equals(self) -> Global___FilterEquals:
+        """The fact is this value."""
+
+    @_builtins.property
+    def one_of(self) -> Global___FilterIn:
+        """The fact is one of these values."""
+
+    @_builtins.property
+    def range(self) -> Global___FilterRange:
+        """The fact is a number within bounds."""
+
+    @_builtins.property
+    def time_range(self) -> Global___FilterTimeRange:
+        """The fact is a time within bounds."""
+
+    @_builtins.property
+    def exists(self) -> Global___FilterExists:
+        """The document has the fact, whatever its value."""
+
+    def __init__(
+        self,
+        *,
+        all_of: Global___Filters | None = ...,
+        any_of: Global___Filters | None = ...,
+        none_of: Global___Filters | None = ...,
+        equals: Global___FilterEquals | None = ...,
+        one_of: Global___FilterIn | None = ...,
+        range: Global___FilterRange | None = ...,
+        time_range: Global___FilterTimeRange | None = ...,
+        exists: Global___FilterExists | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["all_of", b"all_of", "any_of", b"any_of", "condition", b"condition", "equals", b"equals", "exists", b"exists", "none_of", b"none_of", "one_of", b"one_of", "range", b"range", "time_range", b"time_range"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_of", b"all_of", "any_of", b"any_of", "condition", b"condition", "equals", b"equals", "exists", b"exists", "none_of", b"none_of", "one_of", b"one_of", "range", b"range", "time_range", b"time_range"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_condition: _TypeAlias = _typing.Literal["all_of", "any_of", "none_of", "equals", "one_of", "range", "time_range", "exists"]  # noqa: Y015
+    _WhichOneofArgType_condition: _TypeAlias = _typing.Literal["condition", b"condition"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_condition) -> _WhichOneofReturnType_condition | None: ...
+
+Global___Filter: _TypeAlias = Filter  # noqa: Y015
+
+@_typing.final
+class Filters(_message.Message):
+    """Conditions that belong together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Filter]:
+        """The conditions, 1 to 64."""
+
+    def __init__(
+        self,
+        *,
+        filters: _abc.Iterable[Global___Filter] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filters", b"filters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Filters: _TypeAlias = Filters  # noqa: Y015
+
+@_typing.final
+class FilterEquals(_message.Message):
+    """That a fact is a value. The types must agree: the number 1 is neither `true` nor `"1"`. Of a fact that is a list, one element
+    is enough, here and in the conditions below.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The fact's name in the metadata, 1 to 256 characters."""
+    @_builtins.property
+    def value(self) -> _struct_pb2.Value:
+        """A string, a number or a boolean."""
+
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        value: _struct_pb2.Value | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FilterEquals: _TypeAlias = FilterEquals  # noqa: Y015
+
+@_typing.final
+class FilterIn(_message.Message):
+    """That a fact is one of several values."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The fact's name in the metadata, 1 to 256 characters."""
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Value]:
+        """Strings, numbers or booleans, 1 to 1024."""
+
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        values: _abc.Iterable[_struct_pb2.Value] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FilterIn: _TypeAlias = FilterIn  # noqa: Y015
+
+@_typing.final
+class FilterRange(_message.Message):
+    """That a fact is a number within bounds, of which at least one is given."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    GT_FIELD_NUMBER: _builtins.int
+    GTE_FIELD_NUMBER: _builtins.int
+    LT_FIELD_NUMBER: _builtins.int
+    LTE_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The fact's name in the metadata, 1 to 256 characters."""
+    gt: _builtins.float
+    """It is greater than this."""
+    gte: _builtins.float
+    """It is this or greater."""
+    lt: _builtins.float
+    """It is less than this."""
+    lte: _builtins.float
+    """It is this or less."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        gt: _builtins.float | None = ...,
+        gte: _builtins.float | None = ...,
+        lt: _builtins.float | None = ...,
+        lte: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gt", b"_gt", "_gte", b"_gte", "_lt", b"_lt", "_lte", b"_lte", "gt", b"gt", "gte", b"gte", "lt", b"lt", "lte", b"lte"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gt", b"_gt", "_gte", b"_gte", "_lt", b"_lt", "_lte", b"_lte", "gt", b"gt", "gte", b"gte", "key", b"key", "lt", b"lt", "lte", b"lte"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__gt: _TypeAlias = _typing.Literal["gt"]  # noqa: Y015
+    _WhichOneofArgType__gt: _TypeAlias = _typing.Literal["_gt", b"_gt"]  # noqa: Y015
+    _WhichOneofReturnType__gte: _TypeAlias = _typing.Literal["gte"]  # noqa: Y015
+    _WhichOneofArgType__gte: _TypeAlias = _typing.Literal["_gte", b"_gte"]  # noqa: Y015
+    _WhichOneofReturnType__lt: _TypeAlias = _typing.Literal["lt"]  # noqa: Y015
+    _WhichOneofArgType__lt: _TypeAlias = _typing.Literal["_lt", b"_lt"]  # noqa: Y015
+    _WhichOneofReturnType__lte: _TypeAlias = _typing.Literal["lte"]  # noqa: Y015
+    _WhichOneofArgType__lte: _TypeAlias = _typing.Literal["_lte", b"_lte"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gt) -> _WhichOneofReturnType__gt | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gte) -> _WhichOneofReturnType__gte | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lt) -> _WhichOneofReturnType__lt | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lte) -> _WhichOneofReturnType__lte | None: ...
+
+Global___FilterRange: _TypeAlias = FilterRange  # noqa: Y015
+
+@_typing.final
+class FilterTimeRange(_message.Message):
+    """That a fact is a time within bounds, of which at least one is given. A time in metadata is a string in the form of RFC 3339,
+    such as `2026-11-20T08:30:00Z`; without an offset it is UTC, and a date alone is its midnight.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    GT_FIELD_NUMBER: _builtins.int
+    GTE_FIELD_NUMBER: _builtins.int
+    LT_FIELD_NUMBER: _builtins.int
+    LTE_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The fact's name in the metadata, 1 to 256 characters."""
+    @_builtins.property
+    def gt(self) -> _timestamp_pb2.Timestamp:
+        """It is after this."""
+
+    @_builtins.property
+    def gte(self) -> _timestamp_pb2.Timestamp:
+        """It is this or after."""
+
+    @_builtins.property
+    def lt(self) -> _timestamp_pb2.Timestamp:
+        """It is before this."""
+
+    @_builtins.property
+    def lte(self) -> _timestamp_pb2.Timestamp:
+        """It is this or before."""
+
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        gt: _timestamp_pb2.Timestamp | None = ...,
+        gte: _timestamp_pb2.Timestamp | None = ...,
+        lt: _timestamp_pb2.Timestamp | None = ...,
+        lte: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gt", b"gt", "gte", b"gte", "lt", b"lt", "lte", b"lte"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gt", b"gt", "gte", b"gte", "key", b"key", "lt", b"lt", "lte", b"lte"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FilterTimeRange: _TypeAlias = FilterTimeRange  # noqa: Y015
+
+@_typing.final
+class FilterExists(_message.Message):
+    """That a document has a fact."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The fact's name in the metadata, 1 to 256 characters."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FilterExists: _TypeAlias = FilterExists  # noqa: Y015
+
+@_typing.final
+class Fusion(_message.Message):
+    """How the two rankings of a hybrid search, by meaning and by words, become one. Absent means `rrf` with its defaults."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RRF_FIELD_NUMBER: _builtins.int
+    DBSF_FIELD_NUMBER: _builtins.int
+    WEIGHTED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rrf(self) -> Global___RrfFusion:
+        """By places alone."""
+
+    @_builtins.property
+    def dbsf(self) -> Global___DbsfFusion:
+        """By scores, normalised by their distribution."""
+
+    @_builtins.property
+    def weighted(self) -> Global___WeightedFusion:
+        """By scores, normalised by their range, and weighted."""
+
+    def __init__(
+        self,
+        *,
+        rrf: Global___RrfFusion | None = ...,
+        dbsf: Global___DbsfFusion | None = ...,
+        weighted: Global___WeightedFusion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dbsf", b"dbsf", "method", b"method", "rrf", b"rrf", "weighted", b"weighted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dbsf", b"dbsf", "method", b"method", "rrf", b"rrf", "weighted", b"weighted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_method: _TypeAlias = _typing.Literal["rrf", "dbsf", "weighted"]  # noqa: Y015
+    _WhichOneofArgType_method: _TypeAlias = _typing.Literal["method", b"method"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_method) -> _WhichOneofReturnType_method | None: ...
+
+Global___Fusion: _TypeAlias = Fusion  # noqa: Y015
+
+@_typing.final
+class RrfFusion(_message.Message):
+    """Reciprocal rank fusion: a passage scores the sum of 1 / (k + place) over the rankings it is in, places counting from 0."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    K_FIELD_NUMBER: _builtins.int
+    k: _builtins.int
+    """How little the first places count for more than those after them, 1 to 1000; absent means 60."""
+    def __init__(
+        self,
+        *,
+        k: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_k", b"_k", "k", b"k"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_k", b"_k", "k", b"k"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__k: _TypeAlias = _typing.Literal["k"]  # noqa: Y015
+    _WhichOneofArgType__k: _TypeAlias = _typing.Literal["_k", b"_k"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__k) -> _WhichOneofReturnType__k | None: ...
+
+Global___RrfFusion: _TypeAlias = RrfFusion  # noqa: Y015
+
+@_typing.final
+class DbsfFusion(_message.Message):
+    """Distribution-based score fusion: in each ranking a score counts for its place between three standard deviations below and above the
+    mean, 0 to 1, and a passage scores the sum.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DbsfFusion: _TypeAlias = DbsfFusion  # noqa: Y015
+
+@_typing.final
+class WeightedFusion(_message.Message):
+    """In each ranking a score counts for its place between the lowest and the highest, 0 to 1, and a passage scores the weighted
+    sum. The weights are divided by their sum, which must not be 0.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DENSE_FIELD_NUMBER: _builtins.int
+    SPARSE_FIELD_NUMBER: _builtins.int
+    dense: _builtins.float
+    """Weight of meaning, 0 to 1000; absent means 0.7."""
+    sparse: _builtins.float
+    """Weight of words, 0 to 1000; absent means 0.3."""
+    def __init__(
+        self,
+        *,
+        dense: _builtins.float | None = ...,
+        sparse: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dense", b"_dense", "_sparse", b"_sparse", "dense", b"dense", "sparse", b"sparse"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dense", b"_dense", "_sparse", b"_sparse", "dense", b"dense", "sparse", b"sparse"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__dense: _TypeAlias = _typing.Literal["dense"]  # noqa: Y015
+    _WhichOneofArgType__dense: _TypeAlias = _typing.Literal["_dense", b"_dense"]  # noqa: Y015
+    _WhichOneofReturnType__sparse: _TypeAlias = _typing.Literal["sparse"]  # noqa: Y015
+    _WhichOneofArgType__sparse: _TypeAlias = _typing.Literal["_sparse", b"_sparse"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dense) -> _WhichOneofReturnType__dense | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sparse) -> _WhichOneofReturnType__sparse | None: ...
+
+Global___WeightedFusion: _TypeAlias = WeightedFusion  # noqa: Y015
+
+@_typing.final
+class Explanation(_message.Message):
+    """Why a passage is where it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DENSE_FIELD_NUMBER: _builtins.int
+    SPARSE_FIELD_NUMBER: _builtins.int
+    MATCHED_TERMS_FIELD_NUMBER: _builtins.int
+    COVERAGE_FIELD_NUMBER: _builtins.int
+    coverage: _builtins.float
+    """The share of the query's words that the passage holds, weighted by their rarity in the collection, 0 to 1."""
+    @_builtins.property
+    def dense(self) -> Global___LegExplanation:
+        """By meaning; absent when the passage is not in that ranking."""
+
+    @_builtins.property
+    def sparse(self) -> Global___LegExplanation:
+        """By words; absent when the passage is not in that ranking."""
+
+    @_builtins.property
+    def matched_terms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The query's words that the passage holds, as they stand in the query, in its order."""
+
+    def __init__(
+        self,
+        *,
+        dense: Global___LegExplanation | None = ...,
+        sparse: Global___LegExplanation | None = ...,
+        matched_terms: _abc.Iterable[_builtins.str] | None = ...,
+        coverage: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dense", b"dense", "sparse", b"sparse"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage", "dense", b"dense", "matched_terms", b"matched_terms", "sparse", b"sparse"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Explanation: _TypeAlias = Explanation  # noqa: Y015
+
+@_typing.final
+class LegExplanation(_message.Message):
+    """A passage in one of the two rankings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RANK_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    NORMALIZED_SCORE_FIELD_NUMBER: _builtins.int
+    rank: _builtins.int
+    """Its place, from 1."""
+    score: _builtins.float
+    """Its score there: cosine similarity by meaning, BM25 by words."""
+    normalized_score: _builtins.float
+    """What the score counts for in the fusion: under `rrf` 1 / (k + place), otherwise 0 to 1. In a search by one ranking alone it is
+    the place of the score between the lowest and the highest.
+    """
+    def __init__(
+        self,
+        *,
+        rank: _builtins.int = ...,
+        score: _builtins.float = ...,
+        normalized_score: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["normalized_score", b"normalized_score", "rank", b"rank", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LegExplanation: _TypeAlias = LegExplanation  # noqa: Y015
 
 @_typing.final
 class Hit(_message.Message):
@@ -62,6 +528,7 @@ class Hit(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Id of its collection."""
     document: _builtins.str
@@ -71,7 +538,7 @@ class Hit(_message.Message):
     text: _builtins.str
     """The passage."""
     score: _builtins.float
-    """Score by which hits are ordered; its scale depends on the mode and is not comparable between modes."""
+    """Score by which hits are ordered, but for `mmr_lambda`; its scale depends on mode and fusion."""
     relevance: _builtins.float
     """How likely the passage answers the query, 0 to 1, comparable between modes."""
     title: _builtins.str
@@ -83,6 +550,10 @@ class Hit(_message.Message):
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
         """Facts kept with the document."""
+
+    @_builtins.property
+    def explanation(self) -> Global___Explanation:
+        """Why it is where it is; only where `explain` asked for it."""
 
     def __init__(
         self,
@@ -97,10 +568,11 @@ class Hit(_message.Message):
         metadata: _struct_pb2.Struct | None = ...,
         start: _builtins.int = ...,
         end: _builtins.int = ...,
+        explanation: Global___Explanation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "metadata", b"metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "collection", b"collection", "document", b"document", "end", b"end", "metadata", b"metadata", "relevance", b"relevance", "score", b"score", "start", b"start", "text", b"text", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "collection", b"collection", "document", b"document", "end", b"end", "explanation", b"explanation", "metadata", b"metadata", "relevance", b"relevance", "score", b"score", "start", b"start", "text", b"text", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -30,15 +30,41 @@ class SearchRequest(_message.Message):
     QUERY_FIELD_NUMBER: _builtins.int
     TOP_K_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    FUSION_FIELD_NUMBER: _builtins.int
+    MMR_LAMBDA_FIELD_NUMBER: _builtins.int
+    MIN_RELEVANCE_FIELD_NUMBER: _builtins.int
+    NEIGHBORS_FIELD_NUMBER: _builtins.int
+    EXPLAIN_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     """The query, 1 to 32768 bytes in UTF-8."""
     top_k: _builtins.int
     """Most passages to return, 1 to 100; absent means 5."""
     mode: _search_pb2.SearchMode.ValueType
     """How to find them."""
+    mmr_lambda: _builtins.float
+    """Weighs how well passages fit (1) against how much they differ from those before them (0), by maximal marginal relevance; the
+    hits come in the order in which they were chosen. Absent leaves the order by score.
+    """
+    min_relevance: _builtins.float
+    """Leaves out passages of less relevance, 0 to 1; absent leaves out none."""
+    neighbors: _builtins.int
+    """Widens each passage by so many of its document's chunks before and after it, 0 to 5: `text`, `start` and `end` tell the wider
+    passage, all else the chunk that was found.
+    """
+    explain: _builtins.bool
+    """Asks for the explanation of each hit."""
     @_builtins.property
     def collections(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ids of the collections to search, 1 to 16."""
+
+    @_builtins.property
+    def filter(self) -> _search_pb2.Filter:
+        """Which documents may be found; absent means all."""
+
+    @_builtins.property
+    def fusion(self) -> _search_pb2.Fusion:
+        """How the rankings of a hybrid search are fused; absent means `rrf`."""
 
     def __init__(
         self,
@@ -47,13 +73,28 @@ class SearchRequest(_message.Message):
         query: _builtins.str = ...,
         top_k: _builtins.int | None = ...,
         mode: _search_pb2.SearchMode.ValueType = ...,
+        filter: _search_pb2.Filter | None = ...,
+        fusion: _search_pb2.Fusion | None = ...,
+        mmr_lambda: _builtins.float | None = ...,
+        min_relevance: _builtins.float | None = ...,
+        neighbors: _builtins.int = ...,
+        explain: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_top_k", b"_top_k", "top_k", b"top_k"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "_top_k", b"_top_k", "filter", b"filter", "fusion", b"fusion", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "top_k", b"top_k"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_top_k", b"_top_k", "collections", b"collections", "mode", b"mode", "query", b"query", "top_k", b"top_k"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "_top_k", b"_top_k", "collections", b"collections", "explain", b"explain", "filter", b"filter", "fusion", b"fusion", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "mode", b"mode", "neighbors", b"neighbors", "query", b"query", "top_k", b"top_k"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__min_relevance: _TypeAlias = _typing.Literal["min_relevance"]  # noqa: Y015
+    _WhichOneofArgType__min_relevance: _TypeAlias = _typing.Literal["_min_relevance", b"_min_relevance"]  # noqa: Y015
+    _WhichOneofReturnType__mmr_lambda: _TypeAlias = _typing.Literal["mmr_lambda"]  # noqa: Y015
+    _WhichOneofArgType__mmr_lambda: _TypeAlias = _typing.Literal["_mmr_lambda", b"_mmr_lambda"]  # noqa: Y015
     _WhichOneofReturnType__top_k: _TypeAlias = _typing.Literal["top_k"]  # noqa: Y015
     _WhichOneofArgType__top_k: _TypeAlias = _typing.Literal["_top_k", b"_top_k"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_relevance) -> _WhichOneofReturnType__min_relevance | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mmr_lambda) -> _WhichOneofReturnType__mmr_lambda | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__top_k) -> _WhichOneofReturnType__top_k | None: ...
 
 Global___SearchRequest: _TypeAlias = SearchRequest  # noqa: Y015

@@ -48,8 +48,8 @@ class SearchServiceServicer(object):
 
     def Search(self, request, context):
         """Finds the passages that fit a query best.
-        Errors: NOT_FOUND (COLLECTION_NOT_FOUND), FAILED_PRECONDITION (EMBEDDER_UNAVAILABLE), UNAVAILABLE (STORE_UNAVAILABLE,
-        SERVICE_UNAVAILABLE).
+        Errors: NOT_FOUND (COLLECTION_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD), FAILED_PRECONDITION (EMBEDDER_UNAVAILABLE),
+        UNAVAILABLE (STORE_UNAVAILABLE, SERVICE_UNAVAILABLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

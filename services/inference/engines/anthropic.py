@@ -1,0 +1,97 @@
+"""Anthropic's models, by its Messages API."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from services.chassis.errors import Failure, Reason
+from services.inference.engine import Capability, Model
+from services.inference.engines import anthropic_messages
+from services.inference.engines.remote import Limits, RemoteServer, failed, unavailable
+from services.inference.prompting import grounded
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from services.inference.engine import Embeddings, Event, Generation
+
+_NAME: Final = anthropic_messages.NAME
+_VERSION: Final = "2023-06-01"
+_CAPABILITIES: Final = (Capability.GENERATION, Capability.TOOLS, Capability.JSON_SCHEMA)
+
+
+class _Card(msgspec.Struct):
+    id: str
+    display_name: str = ""
+    max_input_tokens: int | None = None
+
+
+class _Cards(msgspec.Struct):
+    data: list[_Card]
+
+
+_decode_cards = msgspec.json.Decoder(_Cards).decode
+
+
+class AnthropicEngine:
+    """Anthropic's API, or a server that speaks it.
+
+    Args:
+        base_url: Its address, without the API's version.
+        api_key: Its key.
+        limits: How long it may take.
+    """
+
+    name = _NAME
+
+    def __init__(self, base_url: str, *, api_key: str, limits: Limits | None = None) -> None:
+        url = base_url.rstrip("/").removesuffix("/v1")
+        headers = {"x-api-key": api_key, "anthropic-version": _VERSION}
+        self._server = RemoteServer(_NAME, url, headers=headers, limits=limits or Limits())
+
+    async def models(self) -> Sequence[Model]:
+        """Lists the models that the key may use."""
+        answer = await self._server.get("/v1/models?limit=1000")
+        try:
+            cards = _decode_cards(answer).data
+        except msgspec.DecodeError as error:
+            raise unavailable(_NAME, "its list of models is not in Anthropic's format") from error
+        return [
+            Model(
+                name=card.id,
+                engine=_NAME,
+                capabilities=_CAPABILITIES,
+                context_tokens=card.max_input_tokens or 0,
+                description=f"{card.display_name or card.id}, a model of Anthropic's API.",
+            )
+            for card in sorted(cards, key=lambda card: card.id)
+        ]
+
+    async def generate(self, generation: Generation) -> AsyncGenerator[Event, None]:
+        """Streams a message."""
+        async with self._server.stream("/v1/messages", anthropic_messages.request(grounded(generation))) as lines:
+            answer = anthropic_messages.Answer()
+            while not answer.is_done:
+                batch = await lines.more()
+                if batch is None:
+                    raise failed(_NAME, "the stream ended without `message_stop`; the text may be cut")
+                failure = answer.read(batch)
+                delta = answer.take()
+                if delta is not None:
+                    lines.content_came()
+                    yield delta
+                if failure is not None:
+                    raise failure
+            await lines.finish()
+            yield answer.end()
+
+    async def embed(self, model: str, inputs: Sequence[str]) -> Embeddings:
+        """Never: raises MODEL_CAPABILITY_MISSING."""
+        message = f"model: {model} of Anthropic does not embed {len(inputs)} inputs; choose an embedding model"
+        raise Failure(Reason.MODEL_CAPABILITY_MISSING, message, metadata={"model": model, "capability": "EMBEDDING"})
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._server.close()
