@@ -243,7 +243,8 @@ class Inference:
         """Where the request goes, and the generation with what the policy adds. Raises Failure as `Router.route` does."""
         session = request.session or request.conversation
         key = session or request.user or request.request_id
-        route = self._router.route(generation.model, affinity_of(session, generation), key)
+        affinity = affinity_of(session, generation)
+        route = self._router.route(generation.model, affinity, key, has_passages=bool(generation.passages))
         return route, generation if route.defaults is None else route.defaults.completed(generation)
 
     async def complete(self, request: Request) -> Completed:

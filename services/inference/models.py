@@ -137,15 +137,17 @@ class Models:
         able = [found for found in self._all() if found.model.name == name and _can(found.model, WRITING)]
         return [found for found in able if _usable(found.model)] or able or [self._find(name, WRITING)]
 
-    def auto_writers(self) -> list[Found]:
+    def auto_writers(self, has_passages: bool = False) -> list[Found]:
         """What `auto` means for generation, and after it the best of each other engine in reach, in their order.
+
+        An extractor is no stand-in for a model that generates, unless there are passages for it to answer from.
 
         Raises:
             Failure: MODEL_NOT_FOUND.
         """
         best = self._find(AUTO, WRITING)
         others: dict[int, Found] = {}
-        for capability in WRITING:
+        for capability in WRITING if has_passages else WRITING[:1]:
             for found in self._all():
                 if found.engine is not best.engine and _usable(found.model) and capability in found.model.capabilities:
                     others.setdefault(id(found.engine), found)

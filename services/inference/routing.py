@@ -134,13 +134,14 @@ class Router:
     _backends: dict[tuple[int, str], Backend] = field(default_factory=dict)
     _names: dict[int, str] = field(default_factory=dict)
 
-    def route(self, name: str, affinity: str = "", key: str = "") -> Route:
+    def route(self, name: str, affinity: str = "", key: str = "", *, has_passages: bool = False) -> Route:
         """Where a request for a model or an alias goes; `auto`, or the empty name, may go to each engine's best in turn.
 
         Args:
             name: As the request has it. The policy comes first, so that it can say how a model of that name is served.
             affinity: What requests of the same conversation have in common; empty for nothing.
             key: What requests that draw the same model of an alias have in common.
+            has_passages: Whether there is something that an extractor could answer from.
 
         Raises:
             Failure: MODEL_NOT_FOUND; MODEL_CAPABILITY_MISSING if the model only embeds.
@@ -152,7 +153,7 @@ class Router:
                 raise _out_of_reach(name or AUTO, alias)
             return Route(steps, affinity, name or AUTO, alias)
         if name in {"", AUTO}:
-            names = dict.fromkeys(found.model.name for found in self.models.auto_writers())
+            names = dict.fromkeys(found.model.name for found in self.models.auto_writers(has_passages))
             return Route(tuple(self._replicas(name) for name in names), affinity)
         return Route((self._replicas(name),), affinity)
 
