@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from services.inference.serving import Streams
     from services.inference.tiers import Tiers
 
-# Deltas are kept joined up to about this many characters: a replay is a stream still, of few messages.
-_PIECE: Final = 512
+# Deltas shorter than this many characters are kept joined: a replay is a stream still, but not one message a token.
+_PIECE: Final = 32
 
 
 class Embeds(Protocol):

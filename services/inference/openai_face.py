@@ -212,12 +212,14 @@ def _usage(usage: Usage) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
 
 
-def _origin(started: Started) -> dict[str, str]:
+def _origin(started: Started) -> dict[str, Any]:
     """What OpenAI's format has no place for: who answered, and for which experiment."""
-    origin = {"engine": started.engine}
+    origin: dict[str, Any] = {"engine": started.engine}
     if started.assignment is not None:
         origin["variant"] = started.assignment.variant
         origin["assignment"] = started.assignment.key
+    if started.cached:
+        origin["cached"] = True
     return origin
 
 

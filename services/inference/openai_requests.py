@@ -11,7 +11,7 @@ import msgspec
 from services.chassis.errors import Failure, Reason
 from services.inference.engine import Message, Role, Sampling
 from services.inference.form import Form, ToolCall
-from services.inference.inference import Request
+from services.inference.inference import CacheMode, Request
 from services.inference.openai_forms import FunctionTool, NamedTool, ResponseFormat, form_of
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ class ChatRequest(msgspec.Struct):
     tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
     response_format: ResponseFormat | None = None
     parallel_tool_calls: bool | None = None
+    # Not of OpenAI's.
+    cache: CacheMode | None = None
     # Ignoring these would give something else than was asked for.
     functions: list[Any] | None = None
     modalities: list[str] | None = None
@@ -172,6 +174,7 @@ def request_of(chat: ChatRequest, request_id: str) -> Request:
         stop=stop,
         user=chat.user or "",
         form=_form(chat),
+        cache=chat.cache or CacheMode.USE,
     )
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from services.chassis.errors import Failure, Reason
 from services.inference.engine import Message, Role, Sampling
 from services.inference.form import Form, JsonSchema, ToolCall, ToolUse
+from services.inference.inference import CacheMode
 from services.inference.openai_requests import parse_chat, parse_embeddings, request_of
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -66,6 +67,13 @@ def test_absent_and_null_leave_the_engines_defaults() -> None:
             "",
             "",
         )
+
+
+@pytest.mark.parametrize("mode", list(CacheMode))
+def test_the_cache_is_left_aside_where_the_request_says_so(mode: CacheMode) -> None:
+    assert request_of(parse_chat(chat(cache=mode.value)), "r1").cache is mode
+    assert request_of(parse_chat(chat()), "r1").cache is CacheMode.USE
+    assert refused(chat(cache="perhaps")).metadata["field"] == "cache"
 
 
 def test_the_newer_name_of_the_limit_wins() -> None:
