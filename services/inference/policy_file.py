@@ -131,7 +131,8 @@ class PolicyFile:
             path.parent.mkdir(parents=True, exist_ok=True)
             with _locked(path):
                 there = _revision(_read(path))
-                if revision and revision != there:
+                # Repeating an update that has come through does no harm.
+                if revision and there not in {revision, _revision(text)}:
                     message = "revision: the policy has changed since it was read; read it again and repeat the change"
                     raise Failure(Reason.POLICY_CHANGED, message, metadata={"revision": there})
                 _write(path, text)

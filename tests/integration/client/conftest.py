@@ -18,6 +18,9 @@ from penstock.experiments.v1 import (
     experiment_service_pb2_grpc,
     outcome_service_pb2,
     outcome_service_pb2_grpc,
+    result_pb2,
+    result_service_pb2,
+    result_service_pb2_grpc,
 )
 from penstock.inference.v1 import (
     embedding_pb2,
@@ -29,6 +32,8 @@ from penstock.inference.v1 import (
     model_pb2,
     model_service_pb2,
     model_service_pb2_grpc,
+    policy_service_pb2,
+    policy_service_pb2_grpc,
 )
 from penstock.retrieval.v1 import (
     answer_service_pb2,
@@ -39,17 +44,24 @@ from penstock.retrieval.v1 import (
     document_pb2,
     document_service_pb2,
     document_service_pb2_grpc,
+    search_pb2,
+    search_service_pb2,
+    search_service_pb2_grpc,
 )
 
 Stream = generation_service_pb2.StreamGenerateResponse
 
 
 def rich_status(
-    code: grpc.StatusCode, reason: str, message: str = "what was wrong", request_id: str = "r-1"
+    code: grpc.StatusCode,
+    reason: str,
+    message: str = "what was wrong",
+    request_id: str = "r-1",
+    field: str = "top_k",
 ) -> status_pb2.Status:
     """A status with all the details that penstock sends."""
     status = status_pb2.Status(code=code.value[0], message=message)
-    bad = error_details_pb2.BadRequest.FieldViolation(field="top_k", description="must be positive")
+    bad = error_details_pb2.BadRequest.FieldViolation(field=field, description="must be positive")
     for detail in (
         error_details_pb2.ErrorInfo(reason=reason, domain="penstock", metadata={"model": "x"}),
         error_details_pb2.BadRequest(field_violations=[bad]),
@@ -66,11 +78,14 @@ class Backend(
     generation_service_pb2_grpc.GenerationServiceServicer,
     embedding_service_pb2_grpc.EmbeddingServiceServicer,
     model_service_pb2_grpc.ModelServiceServicer,
+    policy_service_pb2_grpc.PolicyServiceServicer,
     answer_service_pb2_grpc.AnswerServiceServicer,
     collection_service_pb2_grpc.CollectionServiceServicer,
     document_service_pb2_grpc.DocumentServiceServicer,
     experiment_service_pb2_grpc.ExperimentServiceServicer,
     outcome_service_pb2_grpc.OutcomeServiceServicer,
+    result_service_pb2_grpc.ResultServiceServicer,
+    search_service_pb2_grpc.SearchServiceServicer,
 ):
     """Records what it is asked; fails as told, otherwise answers something that shows the request arrived."""
 
@@ -82,12 +97,16 @@ class Backend(
         self.cancelled = asyncio.Event()
         self.events: list[Stream] = []
         self.hang = False
+        # Calls that pass before the failures begin.
+        self.pass_first = 0
 
     async def _enter(self, request: Any, context: Any) -> None:
         self.requests.append(request)
         self.metadata.append(dict(context.invocation_metadata()))
         self.deadlines.append(context.time_remaining())
-        if self.failures:
+        if self.pass_first:
+            self.pass_first -= 1
+        elif self.failures:
             code, reason = self.failures.pop(0)
             details = (("grpc-status-details-bin", rich_status(code, reason).SerializeToString()),) if reason else ()
             await context.abort(code, "plain text", details)
@@ -118,6 +137,14 @@ class Backend(
         await self._enter(request, context)
         vectors = [embedding_pb2.Embedding(values=[len(text), 0.5]) for text in request.inputs]
         return embedding_service_pb2.EmbedResponse(embeddings=vectors, dimensions=2)
+
+    async def GetPolicy(self, request: Any, context: Any) -> Any:
+        await self._enter(request, context)
+        return policy_service_pb2.GetPolicyResponse(revision="r1")
+
+    async def UpdatePolicy(self, request: Any, context: Any) -> Any:
+        await self._enter(request, context)
+        return policy_service_pb2.UpdatePolicyResponse(policy=request.policy, revision="r2")
 
     async def ListModels(self, request: Any, context: Any) -> Any:
         await self._enter(request, context)
@@ -157,6 +184,13 @@ class Backend(
 
     async def AddDocuments(self, request: Any, context: Any) -> Any:
         await self._enter(request, context)
+        for number, one in enumerate(request.documents):
+            if one.data.startswith(b"broken"):
+                status = rich_status(
+                    grpc.StatusCode.INVALID_ARGUMENT, "DOCUMENT_UNREADABLE", "unreadable", field=f"documents[{number}].data"
+                )
+                details = (("grpc-status-details-bin", status.SerializeToString()),)
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "unreadable", details)
         kept = [
             document_pb2.Document(document=one.document or "made", collection=request.collection) for one in request.documents
         ]
@@ -194,6 +228,20 @@ class Backend(
         return experiment_service_pb2.StopExperimentResponse(
             experiment=experiment_pb2.Experiment(experiment=request.experiment)
         )
+
+    async def GetResults(self, request: Any, context: Any) -> Any:
+        await self._enter(request, context)
+        metrics = [
+            result_pb2.MetricResult(metric="helpful", outcomes=3, units=2, mean=0.5),
+            result_pb2.MetricResult(metric="slow"),
+        ]
+        variants = [result_pb2.VariantResult(variant="control", exposed_units=2, exposures=4, metrics=metrics)]
+        return result_service_pb2.GetResultsResponse(experiment=request.experiment, variants=variants)
+
+    async def Search(self, request: Any, context: Any) -> Any:
+        await self._enter(request, context)
+        hit = search_pb2.Hit(collection="docs", document="d1", text="green\x1b[31m tea", relevance=0.5)
+        return search_service_pb2.SearchResponse(hits=[hit])
 
     async def RecordOutcomes(self, request: Any, context: Any) -> Any:
         await self._enter(request, context)
@@ -236,17 +284,20 @@ class Face:
 @pytest_asyncio.fixture
 async def served() -> AsyncIterator[tuple[Backend, str]]:
     """The backend, and where it serves. It shares the test's event loop, so the blocking client runs in threads."""
-    backend = Backend()
+    backend = Backend()  # type: ignore[abstract]  # it serves what the clients call
     server = grpc.aio.server()
     for register in (
         generation_service_pb2_grpc.add_GenerationServiceServicer_to_server,
         embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server,
         model_service_pb2_grpc.add_ModelServiceServicer_to_server,
+        policy_service_pb2_grpc.add_PolicyServiceServicer_to_server,
         answer_service_pb2_grpc.add_AnswerServiceServicer_to_server,
         collection_service_pb2_grpc.add_CollectionServiceServicer_to_server,
         document_service_pb2_grpc.add_DocumentServiceServicer_to_server,
         experiment_service_pb2_grpc.add_ExperimentServiceServicer_to_server,
         outcome_service_pb2_grpc.add_OutcomeServiceServicer_to_server,
+        result_service_pb2_grpc.add_ResultServiceServicer_to_server,
+        search_service_pb2_grpc.add_SearchServiceServicer_to_server,
     ):
         register(backend, server)
     port = server.add_insecure_port("127.0.0.1:0")

@@ -13,7 +13,7 @@ import penstock
 import pytest
 from penstock.connection import repeatable
 from penstock.experiments.v1 import experiment_pb2, outcome_pb2
-from penstock.inference.v1 import generation_pb2, generation_service_pb2
+from penstock.inference.v1 import generation_pb2, generation_service_pb2, policy_pb2
 from penstock.retrieval.v1 import document_pb2, search_pb2
 
 from tests.integration.client.conftest import Face, new_client, rich_status
@@ -78,6 +78,16 @@ async def test_simple_calls(face: Face, backend: Backend) -> None:
     assert await face.call("delete_collection", "docs") is None
     assert (await face.call("get_document", "docs", "d1")).text == "t"
     assert await face.call("delete_document", "docs", "d1") is None
+
+
+async def test_the_policy_and_priorities(face: Face, backend: Backend) -> None:
+    read = await face.call("policy")
+    policy = policy_pb2.Policy(aliases=[policy_pb2.Alias(alias="a", choices=[policy_pb2.WeightedModel(model="m")])])
+    updated = await face.call("update_policy", policy, revision=read.revision)
+    assert (updated.policy, updated.revision) == (policy, "r2")
+    assert backend.requests[-1].revision == "r1"
+    await face.call("generate", "hi", priority="bulk")
+    assert backend.requests[-1].priority == generation_pb2.PRIORITY_BULK
 
 
 async def test_lists_go_through_all_pages(face: Face, backend: Backend) -> None:

@@ -146,7 +146,9 @@ async def test_an_update_is_written_and_survives(tmp_path: Path) -> None:
 async def test_an_update_to_something_else_than_what_is_there_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "policy.yaml"
     async with PolicyFile(path, seconds=60) as file:
-        first = await file.update(Policy({"fast": FAST}))
+        empty = (await file.update(Policy())).revision
+        first = await file.update(Policy({"fast": FAST}), empty)
+        assert await file.update(Policy({"fast": FAST}), empty) == first
         path.write_bytes(TEXT)
         with pytest.raises(Failure) as caught:
             await file.update(Policy(), first.revision)
