@@ -157,6 +157,11 @@ def _description(settings: Settings, suite: Suite, supervisor: Supervisor, group
         "grpc": f"{settings.local_host}:{settings.port}",
         "api_keys_file": os.environ.get("API_KEYS_FILE", ""),
         "processes": supervisor.pids,
+        "metrics": {
+            process.name: process.environment["METRICS_ADDRESS"]
+            for process in suite.processes
+            if process.stage in {"services", "gateway"}
+        },
         "environment": dict(suite.shared),
     }
 
