@@ -124,7 +124,7 @@ class Reference:
         if not self.rope:
             return plain
         if self.rope["rope_type"] == "linear":
-            return plain / self.rope["factor"]
+            return np.asarray(plain / self.rope["factor"])
         scaled = []
         for frequency in plain:
             wave = 2 * np.pi / frequency
