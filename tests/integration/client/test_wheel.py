@@ -17,7 +17,9 @@ OLDEST = ["protobuf==6.31.1", "grpcio==1.76.0", "googleapis-common-protos==1.70.
 SMOKE = """
 import importlib, pkgutil, penstock
 for module in pkgutil.walk_packages(penstock.__path__, "penstock."):
-    importlib.import_module(module.name)
+    # The command line needs an extra.
+    if not module.name.startswith("penstock.cli."):
+        importlib.import_module(module.name)
 assert "site-packages" in penstock.__file__, penstock.__file__
 assert penstock.__version__ == "0.1.0"
 with penstock.Client("127.0.0.1:1") as client:
@@ -48,3 +50,23 @@ def test_the_wheel_works_alone(wheel: Path, tmp_path: Path, constraints: list[st
     )
     assert done.returncode == 0, done.stderr
     assert "UNAVAILABLE as it should be" in done.stdout
+
+
+@pytest.mark.parametrize("extra", ["", "[cli]"])
+def test_the_command_line_is_an_extra(wheel: Path, tmp_path: Path, extra: str) -> None:
+    command = [str(UV), "run", "--quiet", "--no-project", "--isolated", "--python", sys.executable, "--with", f"{wheel}{extra}"]
+    done = subprocess.run(
+        [*command, "penstock", "models", "list", "--url", "127.0.0.1:1"],
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.stdout == ""
+    if extra:
+        assert done.returncode == 5, done.stderr
+        assert done.stderr.startswith("penstock: nothing answers at 127.0.0.1:1.")
+    else:
+        assert done.returncode == 1
+        assert done.stderr == "penstock: the command line needs more packages: pip install 'penstock[cli]'\n"
