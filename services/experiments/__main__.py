@@ -18,6 +18,7 @@ from penstock.experiments.v1 import (
 from services.chassis.postgres import open_pool
 from services.chassis.server import Served, run
 from services.experiments import handlers
+from services.experiments.analyst import Analyst
 from services.experiments.configuration import ConfigurationFeed
 from services.experiments.experiments import Experiments
 from services.experiments.outcomes import Outcomes
@@ -42,6 +43,8 @@ async def build(settings: ExperimentsSettings, stack: AsyncExitStack, lifecycle:
     store = PostgresStore(pool)
     feed = ConfigurationFeed(store)
     outcomes = Outcomes(store)
+    analyst = Analyst(settings.analysis_seconds, settings.analysis_idle_seconds)
+    stack.push_async_callback(analyst.close)
     _in_background(stack, feed.run())
     _in_background(stack, feed.end_with(lifecycle.draining))
     return [
@@ -62,7 +65,7 @@ async def build(settings: ExperimentsSettings, stack: AsyncExitStack, lifecycle:
         ),
         Served(
             f"{_PACKAGE}.ResultService",
-            handlers.ResultService(store),
+            handlers.ResultService(store, analyst),
             result_service_pb2_grpc.add_ResultServiceServicer_to_server,
         ),
     ]

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf import timestamp_pb2
 from penstock.assignment import Arm, RequestType, Unit
-from penstock.experiments.v1 import assignment_service_pb2, experiment_pb2, result_pb2, result_service_pb2
+from penstock.experiments.v1 import assignment_service_pb2, experiment_pb2
 
 from services.chassis.errors import invalid_field
-from services.experiments.experiments import Design, Direction, Experiment, Metric, State
+from services.experiments.convert_plan import metric_from_proto, metric_to_proto, plan_from_proto, plan_to_proto
+from services.experiments.experiments import Design, Experiment, State
 from services.experiments.outcomes import Measurement
 from services.experiments.store import Exposure
 
 if TYPE_CHECKING:
     from penstock.experiments.v1 import assignment_pb2, outcome_pb2
 
-    from services.experiments.results import Results, VariantResult
     from services.experiments.store import Configuration
 
 _UNITS: Final = {
@@ -28,14 +28,10 @@ _UNITS: Final = {
     experiment_pb2.UNIT_REQUEST: Unit.REQUEST,
 }
 _UNIT_NUMBERS: Final = {unit: number for number, unit in _UNITS.items()}
-_STATES: Final = {
+STATES: Final = {
     State.DRAFT: experiment_pb2.EXPERIMENT_STATE_DRAFT,
     State.RUNNING: experiment_pb2.EXPERIMENT_STATE_RUNNING,
     State.STOPPED: experiment_pb2.EXPERIMENT_STATE_STOPPED,
-}
-_DIRECTIONS: Final = {
-    Direction.INCREASE: experiment_pb2.DIRECTION_INCREASE,
-    Direction.DECREASE: experiment_pb2.DIRECTION_DECREASE,
 }
 
 
@@ -46,14 +42,10 @@ def design_from_proto(message: experiment_pb2.Experiment) -> Design:
         hypothesis=message.hypothesis,
         unit=_UNITS[message.unit],
         variants=tuple(_arm(variant) for variant in message.variants),
-        metrics=tuple(_metric(metric) for metric in message.metrics),
+        metrics=tuple(metric_from_proto(metric) for metric in message.metrics),
         request_types=tuple(RequestType(kind) for kind in message.request_types),
+        analysis=plan_from_proto(message.analysis),
     )
-
-
-def _metric(message: experiment_pb2.Metric) -> Metric:
-    less = message.direction == experiment_pb2.DIRECTION_DECREASE
-    return Metric(message.metric, Direction.DECREASE if less else Direction.INCREASE)
 
 
 def _arm(message: experiment_pb2.Variant) -> Arm:
@@ -94,16 +86,15 @@ def experiment_to_proto(experiment: Experiment) -> experiment_pb2.Experiment:
         hypothesis=design.hypothesis,
         unit=_UNIT_NUMBERS[design.unit],
         variants=[variant_to_proto(arm) for arm in design.variants],
-        metrics=[
-            experiment_pb2.Metric(metric=metric.metric, direction=_DIRECTIONS[metric.direction]) for metric in design.metrics
-        ],
+        metrics=[metric_to_proto(metric) for metric in design.metrics],
         request_types=[experiment_pb2.RequestType.ValueType(kind.value) for kind in design.request_types],
-        state=_STATES[experiment.state],
+        state=STATES[experiment.state],
         hash_version=experiment.hash_version,
         salt=experiment.salt,
         create_time=_timestamp(experiment.create_time),
         start_time=_timestamp(experiment.start_time),
         stop_time=_timestamp(experiment.stop_time),
+        analysis=plan_to_proto(design.analysis),
     )
 
 
@@ -138,29 +129,6 @@ def measurement_from_proto(index: int, message: outcome_pb2.Outcome) -> Measurem
         metric=message.metric,
         value=message.value,
         event_time=_time(f"outcomes[{index}].event_time", message),
-    )
-
-
-def results_to_proto(results: Results) -> result_service_pb2.GetResultsResponse:
-    """What an experiment has shown."""
-    return result_service_pb2.GetResultsResponse(
-        experiment=results.experiment.id,
-        state=_STATES[results.experiment.state],
-        variants=[_variant_result(variant) for variant in results.variants],
-    )
-
-
-def _variant_result(variant: VariantResult) -> result_pb2.VariantResult:
-    return result_pb2.VariantResult(
-        variant=variant.variant,
-        exposures=variant.exposures,
-        exposed_units=variant.exposed_units,
-        metrics=[
-            result_pb2.MetricResult(
-                metric=metric.metric, outcomes=metric.outcomes, units=metric.units, mean=metric.mean, sum=metric.sum
-            )
-            for metric in variant.metrics
-        ],
     )
 
 

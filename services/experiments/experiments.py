@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Final
 from penstock.assignment import Arm, Plan, RequestType, Unit
 
 from services.chassis.errors import Failure, Reason, invalid_field
+from services.experiments.analysis import Plan as AnalysisPlan
 
 if TYPE_CHECKING:
+    from services.experiments.analysis import Metric
     from services.experiments.store import Store
 
 # What new experiments get; the version of a running one never changes.
@@ -30,21 +32,6 @@ class State(StrEnum):
     STOPPED = "STOPPED"
 
 
-class Direction(StrEnum):
-    """Which direction of a metric is the better one."""
-
-    INCREASE = "INCREASE"
-    DECREASE = "DECREASE"
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """What is measured."""
-
-    metric: str
-    direction: Direction = Direction.INCREASE
-
-
 @dataclass(frozen=True, slots=True)
 class Design:
     """What whoever creates an experiment decides; it never changes afterwards.
@@ -53,9 +40,10 @@ class Design:
         experiment: Id.
         hypothesis: What one hopes to learn.
         unit: What is randomised.
-        variants: 2 to 20, with different ids.
+        variants: 2 to 20, with different ids; the first is the control.
         metrics: Up to 50, with different ids.
         request_types: Which calls take part; empty means all.
+        analysis: How it is analysed.
     """
 
     experiment: str
@@ -64,6 +52,7 @@ class Design:
     variants: tuple[Arm, ...]
     metrics: tuple[Metric, ...] = ()
     request_types: tuple[RequestType, ...] = ()
+    analysis: AnalysisPlan = field(default_factory=AnalysisPlan)
 
     def fingerprint(self) -> str:
         """Tells a repeated creation from another one under the same key."""

@@ -17,6 +17,7 @@ from penstock.experiments.v1 import (
 
 from services.chassis.call import current_call
 from services.experiments import convert
+from services.experiments.convert_results import power_question_from_proto, power_to_proto, results_to_proto
 from services.experiments.results import results
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from penstock.experiments.v1 import result_service_pb2
 
     from services.chassis.interceptors import Context
+    from services.experiments.analyst import Analyst
     from services.experiments.configuration import ConfigurationFeed
     from services.experiments.experiments import Experiments
     from services.experiments.outcomes import Outcomes
@@ -135,11 +137,19 @@ class OutcomeService(outcome_service_pb2_grpc.OutcomeServiceServicer):
 class ResultService(result_service_pb2_grpc.ResultServiceServicer):
     """Says what an experiment has shown so far."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, analyst: Analyst) -> None:
         self._store = store
+        self._analyst = analyst
 
     async def GetResults(
         self, request: result_service_pb2.GetResultsRequest, context: Context
     ) -> result_service_pb2.GetResultsResponse:
-        """Counts and plain means per variant."""
-        return convert.results_to_proto(await results(self._store, request.experiment))
+        """Counts and plain means per variant, and what they show."""
+        return results_to_proto(await results(self._store, self._analyst, request.experiment))
+
+    async def ComputePower(
+        self, request: result_service_pb2.ComputePowerRequest, context: Context
+    ) -> result_service_pb2.ComputePowerResponse:
+        """Computes units, effect or power."""
+        question = power_question_from_proto(request)
+        return power_to_proto(question, await self._analyst.ask(question))

@@ -1,15 +1,22 @@
-"""What an experiment has shown so far: counts and plain means, no claim that one variant is better."""
+"""What an experiment has shown so far: exact counts and plain means, and beside them what they say."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from services.experiments.experiments import Experiment, existing
+from services.chassis.errors import Failure, Reason
+from services.experiments.analysis import Analysis, Method, Question, Uncomputable
+from services.experiments.experiments import Experiment, State, existing
 from services.experiments.store import OutcomeTally
 
 if TYPE_CHECKING:
+    from services.experiments.analyst import Analyst
     from services.experiments.store import Store, Tally
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +42,61 @@ class VariantResult:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """An experiment, and one result per variant in its order."""
+    """An experiment, one result per variant in its order, and what they show; the counts stand without an analysis."""
 
     experiment: Experiment
     variants: tuple[VariantResult, ...]
+    analysis: Analysis | Uncomputable
 
 
-async def results(store: Store, experiment: str) -> Results:
-    """Counts everything recorded so far, or raises EXPERIMENT_NOT_FOUND."""
+async def results(store: Store, analyst: Analyst, experiment: str) -> Results:
+    """Counts and analyses everything recorded so far, or raises EXPERIMENT_NOT_FOUND."""
     found = await existing(store, experiment)
-    tally = await store.tally(experiment)
-    return Results(found, tuple(_variant(found, arm.variant, tally) for arm in found.design.variants))
+    now = datetime.now(UTC)
+    look, time = _latest_look(found, now)
+    tally = await store.tally(experiment, time)
+    variants = tuple(_variant(found, arm.variant, tally) for arm in found.design.variants)
+    if found.state is State.DRAFT:
+        return Results(found, variants, Uncomputable.NOT_STARTED)
+    try:
+        analysis: Analysis | Uncomputable = await analyst.ask(_question(found, tally, look, now))
+    except Failure as failure:
+        if failure.reason is not Reason.ANALYSIS_UNAVAILABLE:
+            raise
+        _log.warning("results without analysis: %s", failure.message)
+        analysis = Uncomputable.ANALYSIS_FAILED
+    return Results(found, variants, analysis)
+
+
+def _ran(experiment: Experiment, now: datetime) -> float:
+    """Seconds for which it has assigned."""
+    if experiment.start_time is None:
+        return 0.0
+    return max(((experiment.stop_time or now) - experiment.start_time).total_seconds(), 0.0)
+
+
+def _latest_look(experiment: Experiment, now: datetime) -> tuple[int, datetime | None]:
+    """Number and time of the latest planned look that has passed; 0 and None where there is none."""
+    plan = experiment.design.analysis
+    if plan.effective_method is not Method.GROUP_SEQUENTIAL or plan.duration is None or experiment.start_time is None:
+        return 0, None
+    look = plan.look_at(_ran(experiment, now))
+    return look, experiment.start_time + timedelta(seconds=plan.duration * look / plan.looks) if look else None
+
+
+def _question(experiment: Experiment, tally: Tally, look: int, now: datetime) -> Question:
+    design = experiment.design
+    over = design.analysis.duration is not None and _ran(experiment, now) >= design.analysis.duration
+    return Question(
+        weights={arm.variant: arm.weight for arm in design.variants},
+        exposed={variant: units for variant, (_, units) in tally.exposures.items()},
+        metrics=design.metrics,
+        plan=design.analysis,
+        evidence=tally.evidence,
+        look=look,
+        seen=tally.seen,
+        finished=over or experiment.state is State.STOPPED,
+    )
 
 
 def _variant(experiment: Experiment, variant: str, tally: Tally) -> VariantResult:

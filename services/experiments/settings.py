@@ -12,3 +12,5 @@ class ExperimentsSettings(ServerSettings):
 
     database_url: str = Field(description="postgresql://user:password@host:port/database")
     database_connections: int = Field(default=8, ge=2, description="most connections to the database; one of them only listens")
+    analysis_seconds: float = Field(default=20.0, gt=0, description="seconds after which an analysis is given up")
+    analysis_idle_seconds: float = Field(default=60.0, gt=0, description="seconds after which an idle analysis process ends")

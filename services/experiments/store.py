@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+
+from services.experiments.analysis import Evidence
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from services.experiments.experiments import Experiment, Page, State
+
+
+# Squares of larger outcomes, summed up, would not fit into a number.
+MOST_SQUARED: Final = 1e140
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +70,14 @@ class Tally:
     Attributes:
         exposures: By variant: exposures, and different units among them.
         outcomes: By variant and metric.
+        evidence: The outcomes between units, for the analysis.
+        seen: The same of what had been recorded by the look that was asked for.
     """
 
     exposures: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     outcomes: Mapping[tuple[str, str], OutcomeTally] = field(default_factory=dict)
+    evidence: Evidence = field(default_factory=Evidence)
+    seen: Evidence = field(default_factory=Evidence)
 
 
 class Store(Protocol):
@@ -101,5 +111,5 @@ class Store(Protocol):
     async def record_outcomes(self, outcomes: Sequence[Outcome]) -> int:
         """Adds all outcomes whose key is new; returns how many."""
 
-    async def tally(self, experiment: str) -> Tally:
-        """Counts what was recorded for one experiment, as of one moment."""
+    async def tally(self, experiment: str, look: datetime | None = None) -> Tally:
+        """Counts what was recorded for one experiment, as of one moment; `seen` is filled where a time of a look is given."""

@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from services.experiments.analysis import Evidence, Moments
 from services.experiments.experiments import Experiment, Page, State
-from services.experiments.store import Configuration, Exposure, Outcome, OutcomeTally, Tally
+from services.experiments.store import MOST_SQUARED, Configuration, Exposure, Outcome, OutcomeTally, Tally
 from services.experiments.stores.refusals import already_exists, request_id_reused
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class MemoryStore:
         self._requests: dict[str, str] = {}
         self._exposures: dict[str, Exposure] = {}
         self._outcomes: dict[str, Outcome] = {}
+        self._recorded: dict[str, datetime] = {}
         self._started: dict[str, int] = {}
         self._revision = 1
         self._changed = asyncio.Event()
@@ -94,23 +96,67 @@ class MemoryStore:
     async def record_outcomes(self, outcomes: Sequence[Outcome]) -> int:
         """See `Store`."""
         before = len(self._outcomes)
+        now = datetime.now(UTC)
         for outcome in outcomes:
             self._outcomes.setdefault(outcome.outcome, outcome)
+            self._recorded.setdefault(outcome.outcome, now)
         return len(self._outcomes) - before
 
-    async def tally(self, experiment: str) -> Tally:
+    async def tally(self, experiment: str, look: datetime | None = None) -> Tally:
         """See `Store`."""
         exposed = [one for one in self._exposures.values() if one.experiment == experiment]
         counts = Counter(one.variant for one in exposed)
         units = Counter(variant for variant, _ in {(one.variant, one.unit_id) for one in exposed})
-        measured: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
-        for outcome in self._outcomes.values():
-            if outcome.experiment == experiment:
-                measured[outcome.variant, outcome.metric].append(outcome)
+        own = [one for one in self._outcomes.values() if one.experiment == experiment]
+        measured = _by_metric(own)
+        seen = {} if look is None else _by_metric(one for one in own if self._recorded[one.outcome] <= look)
         return Tally(
             exposures={variant: (count, units[variant]) for variant, count in counts.items()},
             outcomes={key: _tally(outcomes) for key, outcomes in measured.items()},
+            evidence=Evidence({key: _moments(outcomes) for key, outcomes in measured.items()}),
+            seen=Evidence({key: _moments(outcomes) for key, outcomes in seen.items()}),
         )
+
+
+def _by_metric(outcomes: Iterable[Outcome]) -> dict[tuple[str, str], list[Outcome]]:
+    found: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        found[outcome.variant, outcome.metric].append(outcome)
+    return found
+
+
+def _moments(outcomes: Sequence[Outcome]) -> Moments | None:
+    """In exact numbers, each rounded once."""
+    if max(abs(outcome.value) for outcome in outcomes) > MOST_SQUARED:
+        return None
+    units: dict[str, list[Fraction]] = defaultdict(list)
+    for outcome in outcomes:
+        units[outcome.assignment].append(Fraction(repr(outcome.value)))
+    totals = [sum(values, Fraction(0)) for values in units.values()]
+    counts = [Fraction(len(values)) for values in units.values()]
+    means = [total / count for total, count in zip(totals, counts, strict=True)]
+    return Moments(
+        units=len(units),
+        mean=float(_mean(means)),
+        squares=_products(means, means),
+        total=float(_mean(totals)),
+        count=float(_mean(counts)),
+        total_squares=_products(totals, totals),
+        count_squares=_products(counts, counts),
+        products=_products(totals, counts),
+        lowest=min(outcome.value for outcome in outcomes),
+        highest=max(outcome.value for outcome in outcomes),
+    )
+
+
+def _mean(numbers: Sequence[Fraction]) -> Fraction:
+    return sum(numbers, Fraction(0)) / len(numbers)
+
+
+def _products(ones: Sequence[Fraction], others: Sequence[Fraction]) -> float:
+    """Sum of products around the means."""
+    one, other = _mean(ones), _mean(others)
+    return float(sum(((a - one) * (b - other) for a, b in zip(ones, others, strict=True)), Fraction(0)))
 
 
 def _tally(outcomes: list[Outcome]) -> OutcomeTally:

@@ -9,20 +9,21 @@ from contextlib import aclosing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from penstock.assignment import Arm, RequestType, Unit
-
 from services.chassis.errors import Failure
 from services.chassis.postgres import outages, transaction
-from services.experiments.experiments import Design, Direction, Experiment, Metric, Page, State
-from services.experiments.store import Configuration, Exposure, Outcome, OutcomeTally, Tally
+from services.experiments.experiments import Page, State
+from services.experiments.store import MOST_SQUARED, Configuration, Exposure, Outcome, OutcomeTally, Tally
+from services.experiments.stores.postgres_rows import arm_to_json, evidence_of, experiment_of
 from services.experiments.stores.refusals import already_exists, request_id_reused
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Sequence
+    from datetime import datetime
 
     from asyncpg import Record
 
     from services.chassis.postgres import Connection, Pool
+    from services.experiments.experiments import Experiment
 
 _log = logging.getLogger(__name__)
 
@@ -33,8 +34,8 @@ _RETRY_SECONDS: Final = 0.3
 
 _CREATE: Final = """
 INSERT INTO experiments (experiment, hypothesis, unit, variants, metrics, request_types, state, hash_version, salt, create_time,
-                         request_id, fingerprint)
-VALUES ($1, $2, $3, $4::jsonb, $5::jsonb, $6, $7, $8, $9, $10, nullif($11, ''), $12)
+                         request_id, fingerprint, analysis)
+VALUES ($1, $2, $3, $4::jsonb, $5::jsonb, $6, $7, $8, $9, $10, nullif($11, ''), $12, $13::jsonb)
 ON CONFLICT DO NOTHING
 RETURNING *
 """
@@ -59,8 +60,19 @@ SELECT variant, count(*) AS exposures, count(DISTINCT unit_id) AS units FROM exp
 """
 # By way of text the sum is that of the numbers as people write them, and does not depend on their order.
 _TALLY_OUTCOMES: Final = """
-SELECT variant, metric, count(*) AS outcomes, count(DISTINCT assignment) AS units, sum(value::text::numeric)::float8 AS total
-FROM outcomes WHERE experiment = $1 GROUP BY variant, metric
+WITH units AS (
+    SELECT variant, metric, count(*) AS outcomes, sum(value::text::numeric) AS exact,
+           min(value) AS lowest, max(value) AS highest
+    FROM outcomes WHERE experiment = $1 AND ($2::timestamptz IS NULL OR record_time <= $2) GROUP BY variant, metric, assignment
+), numbers AS (
+    SELECT *, CASE WHEN greatest(abs(lowest), abs(highest)) <= $3 THEN exact::float8 END AS total FROM units
+)
+SELECT variant, metric, sum(outcomes)::bigint AS outcomes, count(*) AS units, sum(exact)::float8 AS sum,
+       avg(total / outcomes) AS mean, regr_sxx(total / outcomes, total / outcomes) AS squares,
+       avg(total) AS total, avg(outcomes)::float8 AS count, regr_sxx(total, total) AS total_squares,
+       regr_sxx(outcomes, outcomes) AS count_squares, regr_sxy(total, outcomes) AS products,
+       min(lowest) AS lowest, max(highest) AS highest
+FROM numbers GROUP BY variant, metric
 """
 
 
@@ -79,7 +91,7 @@ class PostgresStore:
                 design.experiment,
                 design.hypothesis,
                 design.unit.value,
-                json.dumps([_arm_to_json(arm) for arm in design.variants]),
+                json.dumps([arm_to_json(arm) for arm in design.variants]),
                 json.dumps([asdict(metric) for metric in design.metrics]),
                 [kind.name for kind in design.request_types],
                 experiment.state.value,
@@ -88,6 +100,7 @@ class PostgresStore:
                 experiment.create_time,
                 request_id,
                 design.fingerprint(),
+                json.dumps(asdict(design.analysis)),
             )
             if row is None:
                 row = await connection.fetchrow("SELECT * FROM experiments WHERE request_id = $1", request_id)
@@ -95,19 +108,19 @@ class PostgresStore:
                     raise already_exists(experiment.id)
                 if row["fingerprint"] != design.fingerprint():
                     raise request_id_reused(request_id)
-            return _experiment(row)
+            return experiment_of(row)
 
     async def get(self, experiments: Iterable[str]) -> dict[str, Experiment]:
         """See `Store`."""
         rows = await self._fetch("SELECT * FROM experiments WHERE experiment = ANY($1::text[])", list(experiments))
-        return {row["experiment"]: _experiment(row) for row in rows}
+        return {row["experiment"]: experiment_of(row) for row in rows}
 
     async def page(self, size: int, before: int | None) -> Page:
         """See `Store`."""
         query = "SELECT * FROM experiments WHERE $2::bigint IS NULL OR number < $2 ORDER BY number DESC LIMIT $1"
         rows = await self._fetch(query, size + 1, before)
         shown = rows[:size]
-        return Page(tuple(_experiment(row) for row in shown), shown[-1]["number"] if len(rows) > size else None)
+        return Page(tuple(experiment_of(row) for row in shown), shown[-1]["number"] if len(rows) > size else None)
 
     async def move(self, experiment: str, source: State, target: State) -> bool:
         """See `Store`."""
@@ -134,7 +147,7 @@ class PostgresStore:
     async def configuration(self) -> Configuration:
         """See `Store`."""
         rows = await self._fetch(_CONFIGURATION)
-        return Configuration(rows[0]["revision"], tuple(_experiment(row) for row in rows if row["experiment"] is not None))
+        return Configuration(rows[0]["revision"], tuple(experiment_of(row) for row in rows if row["experiment"] is not None))
 
     async def changes(self) -> AsyncGenerator[None]:
         """See `Store`."""
@@ -165,17 +178,20 @@ class PostgresStore:
         names = ("outcome", "assignment", "experiment", "variant", "metric", "value", "event_time")
         return await self._insert(_RECORD_OUTCOMES, ordered, names)
 
-    async def tally(self, experiment: str) -> Tally:
+    async def tally(self, experiment: str, look: datetime | None = None) -> Tally:
         """See `Store`."""
         async with transaction(self._pool) as connection:
             await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             exposed = await connection.fetch(_TALLY_EXPOSURES, experiment)
-            measured = await connection.fetch(_TALLY_OUTCOMES, experiment)
+            measured = await connection.fetch(_TALLY_OUTCOMES, experiment, None, MOST_SQUARED)
+            seen = [] if look is None else await connection.fetch(_TALLY_OUTCOMES, experiment, look, MOST_SQUARED)
         return Tally(
             exposures={row["variant"]: (row["exposures"], row["units"]) for row in exposed},
             outcomes={
-                (row["variant"], row["metric"]): OutcomeTally(row["outcomes"], row["units"], row["total"]) for row in measured
+                (row["variant"], row["metric"]): OutcomeTally(row["outcomes"], row["units"], row["sum"]) for row in measured
             },
+            evidence=evidence_of(measured),
+            seen=evidence_of(seen),
         )
 
     async def _fetch(self, query: str, *arguments: Any) -> list[Record]:
@@ -215,26 +231,3 @@ async def _notices(connection: Connection) -> AsyncGenerator[None]:
         if not connection.is_closed():
             connection.remove_termination_listener(hear)
             await connection.remove_listener(_CHANNEL, hear)
-
-
-def _arm_to_json(arm: Arm) -> dict[str, Any]:
-    return {name: value for name, value in asdict(arm).items() if value is not None}
-
-
-def _experiment(row: Record) -> Experiment:
-    return Experiment(
-        design=Design(
-            experiment=row["experiment"],
-            hypothesis=row["hypothesis"],
-            unit=Unit(row["unit"]),
-            variants=tuple(Arm(**arm) for arm in json.loads(row["variants"])),
-            metrics=tuple(Metric(one["metric"], Direction(one["direction"])) for one in json.loads(row["metrics"])),
-            request_types=tuple(RequestType[name] for name in row["request_types"]),
-        ),
-        state=State(row["state"]),
-        hash_version=row["hash_version"],
-        salt=row["salt"],
-        create_time=row["create_time"],
-        start_time=row["start_time"],
-        stop_time=row["stop_time"],
-    )

@@ -12,7 +12,8 @@ import pytest
 from penstock.assignment import Arm, RequestType, Unit
 
 from services.chassis.errors import Failure, Reason
-from services.experiments.experiments import Design, Direction, Experiment, Metric, State
+from services.experiments.analysis import Direction, Metric
+from services.experiments.experiments import Design, Experiment, State
 from services.experiments.store import Exposure, Outcome, OutcomeTally
 
 if TYPE_CHECKING:
