@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from benchmarks.machine import parents
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -65,25 +67,15 @@ def together(memories: Iterable[Memory]) -> Memory:
 
 def by_owner(owners: Mapping[int, str]) -> dict[str, list[Memory]]:
     """The memory of the processes named, and of all below them, by the name of the nearest."""
-    parents = _parents()
+    above = parents()
     held: dict[str, list[Memory]] = {name: [] for name in owners.values()}
-    for pid in parents:
+    for pid in above:
         owner = pid
-        while owner in parents and owner not in owners:
-            owner = parents[owner]
+        while owner in above and owner not in owners:
+            owner = above[owner]
         if owner in owners:
             held[owners[owner]].append(of_process(pid))
     return held
-
-
-def _parents() -> dict[int, int]:
-    parents: dict[int, int] = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return parents
 
 
 def _megabytes(line: str) -> float:
