@@ -12,6 +12,7 @@ from penstock.inference.v1 import (
     model_service_pb2_grpc,
     openai_service_pb2_grpc,
     policy_service_pb2_grpc,
+    tokenization_service_pb2_grpc,
 )
 
 from services.chassis import server, telemetry
@@ -21,7 +22,7 @@ from services.inference.admission import Admission
 from services.inference.cached_vectors import CachedVectors
 from services.inference.caching import CachedInference
 from services.inference.gauges import Gauges
-from services.inference.handlers import EmbeddingService, GenerationService
+from services.inference.handlers import EmbeddingService, GenerationService, TokenizationService
 from services.inference.inference import Inference, TimeLimits
 from services.inference.lifecycle import ModelLifecycle
 from services.inference.memory import Memory
@@ -105,8 +106,13 @@ def _served(inference: Serves, models: Models, model_service: ModelService) -> l
         ),
         Served(
             f"{_PACKAGE}.EmbeddingService",
-            EmbeddingService(inference),
+            EmbeddingService(inference, models),
             embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server,
+        ),
+        Served(
+            f"{_PACKAGE}.TokenizationService",
+            TokenizationService(models),
+            tokenization_service_pb2_grpc.add_TokenizationServiceServicer_to_server,
         ),
         Served(f"{_PACKAGE}.ModelService", model_service, model_service_pb2_grpc.add_ModelServiceServicer_to_server),
         Served(

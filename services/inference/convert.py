@@ -13,6 +13,7 @@ from penstock.inference.v1 import (
     generation_pb2,
     generation_service_pb2,
     model_pb2,
+    tokenization_service_pb2,
 )
 
 from services.chassis.status import to_status
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from services.inference.models import Listed
     from services.inference.resilience import Attempt
+    from services.inference.tokenization import Tokenized
 
 GenerationMessage: TypeAlias = generation_service_pb2.GenerateRequest | generation_service_pb2.StreamGenerateRequest
 
@@ -80,6 +82,8 @@ _CAPABILITIES: Final = {
     Capability.CHOICE: model_pb2.CAPABILITY_CHOICE,
     Capability.LOGPROBS: model_pb2.CAPABILITY_LOGPROBS,
     Capability.ALTERNATIVES: model_pb2.CAPABILITY_ALTERNATIVES,
+    Capability.IMAGES: model_pb2.CAPABILITY_IMAGES,
+    Capability.DIMENSIONS: model_pb2.CAPABILITY_DIMENSIONS,
 }
 _STATES: Final = {
     ModelState.UNLOADED: model_pb2.MODEL_STATE_UNLOADED,
@@ -202,6 +206,14 @@ def embed_response_of(embedded: Embedded) -> embedding_service_pb2.EmbedResponse
         dimensions=len(embeddings.vectors[0]) if len(embeddings.vectors) else embedded.model.dimensions,
         usage=_usage(Usage(embeddings.input_tokens, None, embeddings.source)),
         fingerprint=embedded.model.fingerprint,
+    )
+
+
+def tokenize_response_of(tokenized: Tokenized) -> tokenization_service_pb2.TokenizeResponse:
+    """Writes the tokens of a text."""
+    tokens = tokenized.tokens
+    return tokenization_service_pb2.TokenizeResponse(
+        count=tokens.count, tokens=tokens.ids, model=tokenized.model, source=_SOURCES[tokens.source]
     )
 
 

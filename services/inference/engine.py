@@ -50,6 +50,8 @@ class Capability(StrEnum):
     CHOICE = "choice"
     LOGPROBS = "logprobs"
     ALTERNATIVES = "alternatives"
+    IMAGES = "images"
+    DIMENSIONS = "dimensions"
 
 
 class ModelState(StrEnum):

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING
 from penstock.inference.v1 import (
     embedding_service_pb2_grpc,
     generation_service_pb2_grpc,
+    tokenization_service_pb2_grpc,
 )
 
 from services.chassis.call import current_call
-from services.inference import convert
+from services.inference import convert, dimensions, tokenization
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from penstock.inference.v1 import embedding_service_pb2, generation_service_pb2
+    from penstock.inference.v1 import embedding_service_pb2, generation_service_pb2, tokenization_service_pb2
 
     from services.chassis.interceptors import Context
+    from services.inference.models import Models
     from services.inference.serving import Serves
 
 
@@ -52,8 +54,9 @@ class GenerationService(generation_service_pb2_grpc.GenerationServiceServicer):
 class EmbeddingService(embedding_service_pb2_grpc.EmbeddingServiceServicer):
     """Turns text into vectors."""
 
-    def __init__(self, inference: Serves) -> None:
+    def __init__(self, inference: Serves, models: Models) -> None:
         self._inference = inference
+        self._models = models
 
     async def Embed(
         self,
@@ -61,4 +64,21 @@ class EmbeddingService(embedding_service_pb2_grpc.EmbeddingServiceServicer):
         context: Context,
     ) -> embedding_service_pb2.EmbedResponse:
         """Embeds texts."""
-        return convert.embed_response_of(await self._inference.embed(request.model, list(request.inputs)))
+        wanted = request.dimensions if request.HasField("dimensions") else None
+        embedded = await dimensions.embed(self._inference, self._models, request.model, list(request.inputs), wanted)
+        return convert.embed_response_of(embedded)
+
+
+class TokenizationService(tokenization_service_pb2_grpc.TokenizationServiceServicer):
+    """Counts tokens."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    async def Tokenize(
+        self,
+        request: tokenization_service_pb2.TokenizeRequest,
+        context: Context,
+    ) -> tokenization_service_pb2.TokenizeResponse:
+        """Tells how many tokens a text is for a model."""
+        return convert.tokenize_response_of(await tokenization.tokenize(self._models, request.model, request.text))

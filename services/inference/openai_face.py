@@ -12,7 +12,6 @@ import msgspec
 
 from services.chassis.errors import Failure, Reason
 from services.inference.engine import Delta, FinishReason
-from services.inference.openai_requests import wrong_parameter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -154,11 +153,8 @@ def _likely(token: TokenLogprob) -> dict[str, Any]:
 
 
 def embeddings(request: EmbeddingsRequest, embedded: Embedded) -> bytes:
-    """Vectors as lists of floats, or each as base64 of little-endian 32-bit floats. Raises INVALID_OPENAI_REQUEST."""
+    """Vectors as lists of floats, or each as base64 of little-endian 32-bit floats."""
     vectors = embedded.embeddings.vectors
-    width = len(vectors[0]) if len(vectors) else 0
-    if request.dimensions is not None and request.dimensions != width:
-        raise wrong_parameter("dimensions", f"the vectors of model {embedded.model.name!r} have {width}; leave it out")
     as_base64 = request.encoding_format == "base64"
     data = [
         {"object": "embedding", "index": index, "embedding": _base64(vector) if as_base64 else list(vector)}

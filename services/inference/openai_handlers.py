@@ -10,7 +10,7 @@ from penstock.inference.v1 import openai_service_pb2, openai_service_pb2_grpc
 
 from services.chassis.call import current_call
 from services.chassis.errors import Failure
-from services.inference import openai_face, openai_requests
+from services.inference import dimensions, openai_face, openai_requests
 from services.inference.engine import Delta
 from services.inference.inference import Finished, Started
 
@@ -77,7 +77,7 @@ class OpenAIService(openai_service_pb2_grpc.OpenAIServiceServicer):
         """Embeddings, as floats or base64."""
         with _openai_errors():
             asked = openai_requests.parse_embeddings(request.body.data)
-            embedded = await self._inference.embed(asked.model, asked.inputs())
+            embedded = await dimensions.embed(self._inference, self._models, asked.model, asked.inputs(), asked.dimensions)
             data = openai_face.embeddings(asked, embedded)
         return openai_service_pb2.CreateEmbeddingsResponse(body=HttpBody(content_type=openai_face.JSON, data=data))
 

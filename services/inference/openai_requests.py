@@ -94,7 +94,7 @@ class EmbeddingsRequest(msgspec.Struct):
     input: _Text | Annotated[list[_Text], msgspec.Meta(min_length=1, max_length=_MAX_INPUTS)]
     model: _Name = ""
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: int | None = None
+    dimensions: Annotated[int, msgspec.Meta(ge=1, le=65536)] | None = None
 
     def inputs(self) -> list[str]:
         """The texts, also where there is one only."""

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.contract.engines import tiny_llama
 from tests.support.suite import Suite, running_suite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+GIBBERISH = "gibberish"
 
 
 @pytest.fixture(scope="session")
@@ -19,5 +22,8 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
     if running:
         yield Suite.at(running)
         return
-    with running_suite(tmp_path_factory.mktemp("suite")) as suite:
+    folder = tmp_path_factory.mktemp("suite")
+    # A model that writes gibberish and calls tools, for what `extractive` cannot do. It is used by name only.
+    tiny_llama.build(folder / "models", GIBBERISH, tools=True)
+    with running_suite(folder, MODELS_DIR=str(folder / "models"), AUTO_MODEL="extractive") as suite:
         yield suite

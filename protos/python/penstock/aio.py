@@ -27,6 +27,8 @@ from penstock.inference.v1 import (
     model_service_pb2_grpc,
     policy_service_pb2,
     policy_service_pb2_grpc,
+    tokenization_service_pb2,
+    tokenization_service_pb2_grpc,
 )
 from penstock.retrieval.v1 import (
     answer_service_pb2_grpc,
@@ -49,7 +51,15 @@ if TYPE_CHECKING:
 
     from penstock.experiments.v1 import experiment_pb2, outcome_service_pb2
     from penstock.inference.v1 import generation_service_pb2, model_pb2, policy_pb2
-    from penstock.requests import AnswerOptions, DocumentLike, GenerateOptions, MetricLike, OutcomeLike, VariantLike
+    from penstock.requests import (
+        AnswerOptions,
+        DocumentLike,
+        GenerateOptions,
+        LoadOptions,
+        MetricLike,
+        OutcomeLike,
+        VariantLike,
+    )
     from penstock.retrieval.v1 import (
         answer_service_pb2,
         conversation_pb2,
@@ -97,6 +107,7 @@ class AsyncClient:
             self.channel = grpc.aio.secure_channel(connection.target, connection.credentials, options=options)
         self._generation = generation_service_pb2_grpc.GenerationServiceStub(self.channel)
         self._embedding = embedding_service_pb2_grpc.EmbeddingServiceStub(self.channel)
+        self._tokenization = tokenization_service_pb2_grpc.TokenizationServiceStub(self.channel)
         self._models = model_service_pb2_grpc.ModelServiceStub(self.channel)
         self._policy = policy_service_pb2_grpc.PolicyServiceStub(self.channel)
         self._collections = collection_service_pb2_grpc.CollectionServiceStub(self.channel)
@@ -134,11 +145,23 @@ class AsyncClient:
         return self._stream(self._generation.StreamGenerate, requests.stream_generate(prompt, options), timeout)
 
     async def embed(
-        self, inputs: str | Iterable[str], *, model: str = "", timeout: float | None = None
+        self,
+        inputs: str | Iterable[str],
+        *,
+        model: str = "",
+        dimensions: int | None = None,
+        timeout: float | None = None,
     ) -> embedding_service_pb2.EmbedResponse:
-        """Turns texts into vectors, all of them or none."""
-        request = embedding_service_pb2.EmbedRequest(inputs=requests.names(inputs), model=model)
+        """Turns texts into vectors, all of them or none; into shorter ones where the model is trained for that."""
+        request = embedding_service_pb2.EmbedRequest(inputs=requests.names(inputs), model=model, dimensions=dimensions)
         return await self._call(self._embedding.Embed, request, timeout)
+
+    async def tokenize(
+        self, text: str, *, model: str = "", timeout: float | None = None
+    ) -> tokenization_service_pb2.TokenizeResponse:
+        """Tells how many tokens a text is for a model."""
+        request = tokenization_service_pb2.TokenizeRequest(text=text, model=model)
+        return await self._call(self._tokenization.Tokenize, request, timeout)
 
     async def policy(self, *, timeout: float | None = None) -> policy_service_pb2.GetPolicyResponse:
         """How requests are routed: the policy in force and its revision."""
@@ -154,6 +177,30 @@ class AsyncClient:
     async def models(self, *, timeout: float | None = None) -> list[model_pb2.Model]:
         """The models of all engines in reach."""
         return list((await self._call(self._models.ListModels, model_service_pb2.ListModelsRequest(), timeout)).models)
+
+    def load_model(
+        self, model: str, *, timeout: float | None = None, **options: Unpack[LoadOptions]
+    ) -> AsyncEventStream[model_service_pb2.LoadModelResponse]:
+        """Brings a model into memory, as a stream of `progress` and one `finished`."""
+        return self._stream(self._models.LoadModel, requests.load_model(model, options), timeout)
+
+    async def unload_model(
+        self, model: str, *, force: bool = False, timeout: float | None = None
+    ) -> model_service_pb2.UnloadModelResponse:
+        """Takes a model out of memory; `force` ends the requests that use it."""
+        request = model_service_pb2.UnloadModelRequest(model=model, force=force)
+        return await self._call(self._models.UnloadModel, request, timeout)
+
+    def pull_model(self, model: str, *, timeout: float | None = None) -> AsyncEventStream[model_service_pb2.PullModelResponse]:
+        """Fetches a model from its engine's registry, as a stream of `progress` and one `finished`."""
+        return self._stream(self._models.PullModel, model_service_pb2.PullModelRequest(model=model), timeout)
+
+    async def delete_model(
+        self, model: str, *, force: bool = False, timeout: float | None = None
+    ) -> model_service_pb2.DeleteModelResponse:
+        """Deletes a model's files; `force` ends the requests that use it."""
+        request = model_service_pb2.DeleteModelRequest(model=model, force=force)
+        return await self._call(self._models.DeleteModel, request, timeout)
 
     async def create_collection(
         self,

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from google.protobuf import struct_pb2, timestamp_pb2
 
 from penstock.experiments.v1 import experiment_pb2, experiment_service_pb2, outcome_pb2, outcome_service_pb2
-from penstock.inference.v1 import generation_pb2, generation_service_pb2
+from penstock.inference.v1 import generation_pb2, generation_service_pb2, model_pb2, model_service_pb2
 from penstock.retrieval.v1 import answer_service_pb2, document_pb2, document_service_pb2, search_pb2, search_service_pb2
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from penstock.experiments.v1 import assignment_pb2
+    from penstock.inference.v1 import form_pb2
 
     MessageInput: TypeAlias = "generation_pb2.Message | Mapping[str, str]"
     DocumentLike: TypeAlias = "document_pb2.DocumentInput | Mapping[str, Any] | str"
@@ -54,6 +55,12 @@ class GenerateOptions(TypedDict, total=False):
     seed: int
     presence_penalty: float
     frequency_penalty: float
+    tools: Iterable[form_pb2.Tool]
+    tool_choice: form_pb2.ToolChoice
+    output: form_pb2.Output
+    top_logprobs: int
+    alternatives: int
+    session: str
 
 
 class AnswerOptions(TypedDict, total=False):
@@ -69,6 +76,17 @@ class AnswerOptions(TypedDict, total=False):
     model: str
     sampling: generation_pb2.Sampling
     max_tokens: int
+
+
+class LoadOptions(TypedDict, total=False):
+    """Options of `load_model`; see LoadModelRequest for what they mean.
+
+    `device` is a Device or its name: "auto", "cpu", "cuda". `keep_alive` is in seconds.
+    """
+
+    device: int | str
+    keep_alive: float
+    adapter_path: str
 
 
 def generate_fields(prompt: str | None, options: GenerateOptions) -> dict[str, Any]:
@@ -149,6 +167,18 @@ def create_experiment(
 def record_outcomes(outcomes: Iterable[OutcomeLike]) -> outcome_service_pb2.RecordOutcomesRequest:
     """A batch of outcomes; one without an id gets one, so that a second attempt does no harm."""
     return outcome_service_pb2.RecordOutcomesRequest(outcomes=[_outcome(outcome) for outcome in outcomes])
+
+
+def load_model(model: str, options: LoadOptions) -> model_service_pb2.LoadModelRequest:
+    """Which model to load, and how."""
+    request = model_service_pb2.LoadModelRequest(
+        model=model,
+        device=_enum(model_pb2.Device, "DEVICE_", options.get("device", "unspecified")),
+        adapter_path=options.get("adapter_path", ""),
+    )
+    if "keep_alive" in options:
+        request.keep_alive.FromTimedelta(timedelta(seconds=options["keep_alive"]))
+    return request
 
 
 def names(given: str | Iterable[str]) -> list[str]:

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from services.chassis.errors import Failure, Reason
-from services.inference.engine import Capability, Model
+from services.inference.engine import Capability, Generation, Message, Model, Role, UsageSource
 from services.inference.engines import anthropic_messages
 from services.inference.engines.remote import Limits, RemoteServer, failed, unavailable
 from services.inference.prompting import grounded
+from services.inference.tokenization import Tokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-    from services.inference.engine import Embeddings, Event, Generation
+    from services.inference.engine import Embeddings, Event
 
 _NAME: Final = anthropic_messages.NAME
 _VERSION: Final = "2023-06-01"
@@ -32,6 +33,11 @@ class _Cards(msgspec.Struct):
     data: list[_Card]
 
 
+class _Count(msgspec.Struct):
+    input_tokens: int
+
+
+_decode_count = msgspec.json.Decoder(_Count).decode
 _decode_cards = msgspec.json.Decoder(_Cards).decode
 
 
@@ -91,6 +97,15 @@ class AnthropicEngine:
         """Never: raises MODEL_CAPABILITY_MISSING."""
         message = f"model: {model} of Anthropic does not embed {len(inputs)} inputs; choose an embedding model"
         raise Failure(Reason.MODEL_CAPABILITY_MISSING, message, metadata={"model": model, "capability": "EMBEDDING"})
+
+    async def tokenize(self, model: str, text: str) -> Tokens:
+        """Counts the text as the one message of a user; the API does not tell which tokens they are."""
+        asked = Generation(model, (Message(Role.USER, text),))
+        answer = await self._server.post("/v1/messages/count_tokens", msgspec.json.encode(anthropic_messages.prompt(asked)))
+        try:
+            return Tokens(_decode_count(answer).input_tokens, (), UsageSource.REPORTED)
+        except msgspec.DecodeError as error:
+            raise failed(_NAME, "its count of tokens is not in Anthropic's format") from error
 
     async def close(self) -> None:
         """Closes the connections."""

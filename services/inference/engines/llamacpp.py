@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from services.chassis.errors import Failure, Reason
-from services.inference.engine import Capability, Device, Model, ModelState
+from services.inference.engine import Capability, Device, Model, ModelState, UsageSource
 from services.inference.engines import memory as freed
 from services.inference.engines.chat_template import has_tools
 from services.inference.engines.llamacpp_files import ModelFile, scan
@@ -17,6 +17,7 @@ from services.inference.engines.llamacpp_stream import closed
 from services.inference.lifecycle import LoadOptions, Progress, Stage
 from services.inference.memory import Memory
 from services.inference.prompting import grounded
+from services.inference.tokenization import Tokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
@@ -78,6 +79,11 @@ class LlamaCppEngine:
         """`llamacpp`."""
         return "llamacpp"
 
+    @property
+    def room(self) -> int:
+        """Generations of one model at the same time; the service lines up those that come beyond them."""
+        return self._parallel
+
     async def models(self) -> Sequence[Model]:
         """The models of the folder as it is now, in the order of their names."""
         self._files = await asyncio.to_thread(scan, self._folder, self._files)
@@ -115,6 +121,14 @@ class LlamaCppEngine:
         with resident.used():
             await resident.ready()
             return await resident.embed(inputs)
+
+    async def tokenize(self, model: str, text: str) -> Tokens:
+        """Counts by the model's own tokenizer; loads the model."""
+        resident = await self._resident(model)
+        with resident.used():
+            await resident.ready()
+            ids = await resident.tokenize(text)
+        return Tokens(len(ids), tuple(ids), UsageSource.COUNTED)
 
     async def load(self, model: str, options: LoadOptions) -> AsyncGenerator[Progress, None]:
         """Loads, on the device that is wanted; tells how far it has come."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import secrets
+import urllib.request
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from services.inference.engines.gguf_header import GgufHeader
     from services.inference.form import Form, Output
 
+_TOKENIZE_SECONDS: Final = 30
 _decode_chunk: Final = msgspec.json.Decoder(openai_chat.Chunk).decode
 # Tokens read of a prompt between two looks at whether anybody still wants the answer.
 PROMPT_STEP_TOKENS: Final = 128
@@ -69,7 +71,8 @@ class LlamaCppModel:
         parameters.verbosity = 0
         parameters.warmup = False
         # It opens an HTTP port on loopback, like it or not. Nobody gets the key; calls from here need none.
-        parameters.api_keys = [secrets.token_urlsafe(32)]
+        self._key = secrets.token_urlsafe(32)
+        parameters.api_keys = [self._key]
         parameters.ui = False
         parameters.endpoint_slots = False
         parameters.endpoint_metrics = True
@@ -111,6 +114,22 @@ class LlamaCppModel:
             raise _failure(self._name, answer["error"])
         rows = sorted(answer["data"], key=lambda row: row["index"])
         return Embeddings([row["embedding"] for row in rows], answer["usage"]["prompt_tokens"], UsageSource.REPORTED)
+
+    def tokenize(self, text: str) -> list[int]:
+        """The tokens of a text, without those that begin and end a prompt."""
+        # The one thing that llama.cpp tells over its port only.
+        request = urllib.request.Request(  # noqa: S310 - its address is of our own making
+            f"{self._server.listening_address}/tokenize",
+            msgspec.json.encode({"content": text, "add_special": False}),
+            {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=_TOKENIZE_SECONDS) as response:  # noqa: S310
+                tokens: list[int] = msgspec.json.decode(response.read())["tokens"]
+        except OSError as error:
+            message = f"{self._name} did not count the tokens within {_TOKENIZE_SECONDS} s"
+            raise Failure(Reason.ENGINE_UNAVAILABLE, message, metadata={"model": self._name}) from error
+        return tokens
 
     def busy(self) -> int:
         """Generations that llama.cpp itself says it is working on."""

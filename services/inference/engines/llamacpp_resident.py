@@ -7,7 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from services.chassis.errors import Failure, Reason
 from services.inference.engine import Device, ModelState, Residence
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from services.inference.engines.llamacpp_files import ModelFile
     from services.inference.engines.llamacpp_model import LlamaCppModel
     from services.inference.memory import Memory
+
+
+# In this time it shows whether there is room for a model at all.
+_REFUSAL_SECONDS: Final = 0.02
 
 
 class Opening(Protocol):
@@ -116,7 +120,14 @@ class Resident:
         await asyncio.shield(self._loading)
 
     async def watch(self) -> AsyncGenerator[Progress, None]:
-        """Tells how far loading has come, the newest only; ends when it is loaded, or raises as `ready`."""
+        """Tells how far loading has come, the newest only; ends when it is loaded, or raises as `ready`.
+
+        What is refused at once is raised before anything is told: a call that has told nothing yet can still fail as a whole.
+        """
+        if self._loading.done():
+            await self.ready()
+            return
+        await asyncio.wait({self._loading}, timeout=_REFUSAL_SECONDS)
         seen: Progress | None = None
         while not self._loading.done():
             moved = asyncio.ensure_future(self._moved.wait())
@@ -126,6 +137,8 @@ class Resident:
             await asyncio.wait({self._loading, moved}, return_when=asyncio.FIRST_COMPLETED)
             moved.cancel()
         await self.ready()
+        if self._progress != seen:
+            yield self._progress
 
     @contextmanager
     def stream(self) -> Iterator[Stream]:
@@ -154,6 +167,10 @@ class Resident:
         self._used_at = time.time()
         async with self.turns:
             return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: self._opened().embed(inputs))
+
+    async def tokenize(self, text: str) -> list[int]:
+        """The tokens of a text."""
+        return await asyncio.to_thread(lambda: self._opened().tokenize(text))
 
     async def busy(self) -> int:
         """Generations that llama.cpp itself says it is working on."""

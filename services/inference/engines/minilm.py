@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from services.chassis.errors import Failure, Reason
 from services.inference.engine import Capability, Embeddings, Model, ModelState, UsageSource
 from services.inference.engines import memory, minilm_graph
+from services.inference.tokenization import Tokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -105,6 +106,13 @@ class MiniLMEngine:
             counts = [group.create_task(worker) for worker in workers]
         return Embeddings(vectors.tolist(), sum(count.result() for count in counts), UsageSource.COUNTED)
 
+    async def tokenize(self, model: str, text: str) -> Tokens:
+        """Counts all of a text, also what exceeds the model's window. Raises MODEL_NOT_FOUND for any other model's name."""
+        if model != NAME:
+            raise Failure(Reason.MODEL_NOT_FOUND, f"model: the embedded embedder is {NAME}, not {model}")
+        ids = await asyncio.to_thread(_ids, text)
+        return Tokens(len(ids), ids, UsageSource.COUNTED)
+
     async def close(self) -> None:
         """Waits for the texts in the works, frees the network and its threads."""
         if self._loading is not None:
@@ -173,6 +181,23 @@ class _Network:
             self._requests.request = self._compiled.create_infer_request()
         vector: NDArray[np.float32] = self._requests.request.infer([tokens, mask])[0][0]
         return vector
+
+
+def _ids(text: str) -> tuple[int, ...]:
+    tokenizer = _whole_tokenizer()
+    return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+@functools.cache
+def _whole_tokenizer() -> Tokenizer:
+    """A second one, which cuts nothing off."""
+    path = _package_file("tokenizer.json")
+    if path is None:
+        raise Failure(Reason.ENGINE_UNAVAILABLE, f"{NAME} is not installed: install the package {PACKAGE}")
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
 
 
 def _portions(inputs: Sequence[str]) -> Iterator[range]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from services.chassis.errors import Failure, Reason
+from services.inference import dimensions
 from services.inference.engine import Capability, Device, Files, Model, ModelState, Residence
 from services.inference.engines.remote import Limits, RemoteServer, refused_in_stream, unavailable
 from services.inference.lifecycle import Progress, Stage
@@ -225,6 +226,8 @@ def keep_alive_of(given: str) -> str | int | None:
 def _model(tag: _Tag, shown: _Shown, running: dict[str, _Running] | None) -> Model:
     told = shown.capabilities if shown.capabilities is not None else _guessed(tag)
     capabilities = tuple(capability for name, capability in _CAPABILITIES.items() if name in told)
+    if Capability.EMBEDDING in capabilities:
+        capabilities += dimensions.more(tag.name)
     if Capability.GENERATION in capabilities:
         capabilities += (Capability.JSON_SCHEMA,)
     info = shown.model_info or {}

@@ -9,11 +9,13 @@ from urllib.parse import urlsplit
 import msgspec
 
 from services.chassis.errors import Failure, Reason, invalid_field
+from services.inference import dimensions
 from services.inference.engine import Capability, Embeddings, Model, UsageSource
 from services.inference.engines import openai_chat
 from services.inference.engines.remote import Limits, RemoteServer, failed, refused_in_stream, unavailable
 from services.inference.form import Form, OneOf, Regex
 from services.inference.prompting import grounded
+from services.inference.tokenization import Tokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Sequence
@@ -59,6 +61,10 @@ class _Props(msgspec.Struct):
     chat_template_caps: _Template = msgspec.field(default_factory=_Template)
 
 
+class _Tokens(msgspec.Struct):
+    tokens: list[int]
+
+
 class _Vector(msgspec.Struct):
     embedding: list[float]
     index: int = 0
@@ -74,6 +80,7 @@ class _Vectors(msgspec.Struct):
 
 
 _decode_chunk = msgspec.json.Decoder(openai_chat.Chunk).decode
+_decode_tokens = msgspec.json.Decoder(_Tokens).decode
 _decode_props = msgspec.json.Decoder(_Props).decode
 _decode_cards = msgspec.json.Decoder(_Cards).decode
 _decode_vectors = msgspec.json.Decoder(_Vectors).decode
@@ -157,6 +164,24 @@ class OpenAIEngine:
         ordered = sorted(vectors.data, key=lambda vector: vector.index)
         return Embeddings([vector.embedding for vector in ordered], tokens, UsageSource.REPORTED)
 
+    async def tokenize(self, model: str, text: str) -> Tokens:
+        """Counts where the server is vLLM's or llama.cpp's; others do not offer it."""
+        if model not in self._owners:
+            await self.models()
+        owner = self._owners.get(model)
+        if owner == _VLLM:
+            body: dict[str, Any] = {"model": model, "prompt": text, "add_special_tokens": False}
+        elif owner == _LLAMACPP:
+            body = {"content": text, "add_special": False}
+        else:
+            message = f"model: {model} is on a server that does not count tokens"
+            raise Failure(Reason.MODEL_CAPABILITY_MISSING, message, metadata={"model": model})
+        try:
+            tokens = _decode_tokens(await self._server.post("/tokenize", msgspec.json.encode(body))).tokens
+        except msgspec.DecodeError as error:
+            raise failed(_NAME, "its tokens are not in the format of vLLM or llama.cpp") from error
+        return Tokens(len(tokens), tuple(tokens), UsageSource.REPORTED)
+
     async def close(self) -> None:
         """Closes the connections."""
         await self._server.close()
@@ -175,7 +200,7 @@ class OpenAIEngine:
         return Model(
             name=card.id,
             engine=_NAME,
-            capabilities=(Capability.EMBEDDING,) if embeds else (Capability.GENERATION, *can),
+            capabilities=(Capability.EMBEDDING, *dimensions.more(card.id)) if embeds else (Capability.GENERATION, *can),
             context_tokens=card.max_model_len or meta.n_ctx or meta.n_ctx_train or 0,
             dimensions=(meta.n_embd or 0) if embeds else 0,
             size_bytes=meta.size or 0,

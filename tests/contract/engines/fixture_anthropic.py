@@ -31,6 +31,7 @@ class WrittenAnthropic:
         application = web.Application()
         application.router.add_get("/v1/models", self.models)
         application.router.add_post("/v1/messages", self.messages)
+        application.router.add_post("/v1/messages/count_tokens", self.count)
         return application
 
     async def models(self, request: web.Request) -> web.Response:
@@ -53,6 +54,11 @@ class WrittenAnthropic:
             # A write to a gone client raises, and the server stops.
             self.busy -= 1
         return response
+
+    async def count(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        spoken = sum(len(block["text"].split()) for message in body["messages"] for block in message["content"])
+        return web.json_response({"input_tokens": 3 + spoken})
 
 
 async def _answer(response: web.StreamResponse, body: dict[str, Any]) -> None:

@@ -86,13 +86,6 @@ def test_embeddings_are_floats_or_base64_of_the_same() -> None:
     assert floats["usage"] == {"prompt_tokens": 6, "total_tokens": 6}
 
 
-def test_dimensions_other_than_the_models_are_refused() -> None:
-    embedded = Embedded(embedder("e"), Embeddings([[0.5, -1.0]], 6, UsageSource.COUNTED))
-    assert openai_face.embeddings(parse_embeddings(b'{"input": "a", "dimensions": 2}'), embedded)
-    with pytest.raises(Failure, match="dimensions"):
-        openai_face.embeddings(parse_embeddings(b'{"input": "a", "dimensions": 3}'), embedded)
-
-
 def test_the_list_of_models_is_that_of_openai() -> None:
     listed = [Listed(writer("m", "openai"), True), Listed(embedder("e"), False)]
     assert json.loads(openai_face.model_list(listed)) == {

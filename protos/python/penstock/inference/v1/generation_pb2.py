@@ -27,7 +27,7 @@ from penstock.errors.v1 import error_reason_pb2 as penstock_dot_errors_dot_v1_do
 from penstock.inference.v1 import form_pb2 as penstock_dot_inference_dot_v1_dot_form__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&penstock/inference/v1/generation.proto\x12\x15penstock.inference.v1\x1a\x1egoogle/protobuf/duration.proto\x1a%penstock/errors/v1/error_reason.proto\x1a penstock/inference/v1/form.proto\"\x9f\x02\n\x07\x41ttempt\x12\x16\n\x06\x65ngine\x18\x01 \x01(\tR\x06\x65ngine\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12\x18\n\x07\x62\x61\x63kend\x18\x03 \x01(\tR\x07\x62\x61\x63kend\x12?\n\x07outcome\x18\x04 \x01(\x0e\x32%.penstock.inference.v1.AttemptOutcomeR\x07outcome\x12\x37\n\x06reason\x18\x05 \x01(\x0e\x32\x1f.penstock.errors.v1.ErrorReasonR\x06reason\x12#\n\routput_tokens\x18\x06 \x01(\x03R\x0coutputTokens\x12-\n\x04time\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationR\x04time\"\xc1\x01\n\x04Part\x12!\n\x04text\x18\x01 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01(\x80\x80@H\x00R\x04text\x12>\n\ttool_call\x18\x02 \x01(\x0b\x32\x1f.penstock.inference.v1.ToolCallH\x00R\x08toolCall\x12\x44\n\x0btool_result\x18\x03 \x01(\x0b\x32!.penstock.inference.v1.ToolResultH\x00R\ntoolResultB\x10\n\x07\x63ontent\x12\x05\xbaH\x02\x08\x01\"\x85\x01\n\x07Message\x12;\n\x04role\x18\x01 \x01(\x0e\x32\x1b.penstock.inference.v1.RoleB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x04role\x12=\n\x05parts\x18\x02 \x03(\x0b\x32\x1b.penstock.inference.v1.PartB\n\xbaH\x07\x92\x01\x04\x08\x01\x10@R\x05parts\"J\n\x07Passage\x12\x1f\n\x04text\x18\x01 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01(\x80\x80\x04R\x04text\x12\x1e\n\x05title\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\x05title\"\xa8\x03\n\x08Sampling\x12>\n\x0btemperature\x18\x01 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\x00@)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x0btemperature\x88\x01\x01\x12\x31\n\x05top_p\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\x04topP\x88\x01\x01\x12$\n\x05top_k\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x01H\x02R\x04topK\x88\x01\x01\x12\x17\n\x04seed\x18\x04 \x01(\x03H\x03R\x04seed\x88\x01\x01\x12G\n\x10presence_penalty\x18\x05 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\x00@)\x00\x00\x00\x00\x00\x00\x00\xc0H\x04R\x0fpresencePenalty\x88\x01\x01\x12I\n\x11\x66requency_penalty\x18\x06 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\x00@)\x00\x00\x00\x00\x00\x00\x00\xc0H\x05R\x10\x66requencyPenalty\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x07\n\x05_seedB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penalty\"\xb8\x01\n\x05Usage\x12&\n\x0cinput_tokens\x18\x01 \x01(\x03H\x00R\x0binputTokens\x88\x01\x01\x12(\n\routput_tokens\x18\x02 \x01(\x03H\x01R\x0coutputTokens\x88\x01\x01\x12:\n\x06source\x18\x03 \x01(\x0e\x32\".penstock.inference.v1.UsageSourceR\x06sourceB\x0f\n\r_input_tokensB\x10\n\x0e_output_tokens\"\xa9\x01\n\x07Timings\x12:\n\x0b\x66irst_token\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\nfirstToken\x12/\n\x05total\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x05total\x12\x31\n\x06queued\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x06queued*_\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03\x12\r\n\tROLE_TOOL\x10\x04*\xb8\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12 \n\x1c\x46INISH_REASON_CONTENT_FILTER\x10\x03\x12\x17\n\x13\x46INISH_REASON_ERROR\x10\x04\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x05*|\n\x0bUsageSource\x12\x1c\n\x18USAGE_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n\x15USAGE_SOURCE_REPORTED\x10\x01\x12\x18\n\x14USAGE_SOURCE_COUNTED\x10\x02\x12\x1a\n\x16USAGE_SOURCE_ESTIMATED\x10\x03*|\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x13\n\x0fPRIORITY_SYSTEM\x10\x01\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x02\x12\x14\n\x10PRIORITY_DEFAULT\x10\x03\x12\x11\n\rPRIORITY_BULK\x10\x04*\x87\x01\n\x0e\x41ttemptOutcome\x12\x1f\n\x1b\x41TTEMPT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41TTEMPT_OUTCOME_ANSWERED\x10\x01\x12\x1a\n\x16\x41TTEMPT_OUTCOME_FAILED\x10\x02\x12\x1a\n\x16\x41TTEMPT_OUTCOME_BROKEN\x10\x03*j\n\tCacheMode\x12\x1a\n\x16\x43\x41\x43HE_MODE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x43\x41\x43HE_MODE_USE\x10\x01\x12\x15\n\x11\x43\x41\x43HE_MODE_BYPASS\x10\x02\x12\x16\n\x12\x43\x41\x43HE_MODE_REFRESH\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&penstock/inference/v1/generation.proto\x12\x15penstock.inference.v1\x1a\x1egoogle/protobuf/duration.proto\x1a%penstock/errors/v1/error_reason.proto\x1a penstock/inference/v1/form.proto\"\x9f\x02\n\x07\x41ttempt\x12\x16\n\x06\x65ngine\x18\x01 \x01(\tR\x06\x65ngine\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12\x18\n\x07\x62\x61\x63kend\x18\x03 \x01(\tR\x07\x62\x61\x63kend\x12?\n\x07outcome\x18\x04 \x01(\x0e\x32%.penstock.inference.v1.AttemptOutcomeR\x07outcome\x12\x37\n\x06reason\x18\x05 \x01(\x0e\x32\x1f.penstock.errors.v1.ErrorReasonR\x06reason\x12#\n\routput_tokens\x18\x06 \x01(\x03R\x0coutputTokens\x12-\n\x04time\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationR\x04time\"\xf7\x01\n\x04Part\x12!\n\x04text\x18\x01 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01(\x80\x80@H\x00R\x04text\x12>\n\ttool_call\x18\x02 \x01(\x0b\x32\x1f.penstock.inference.v1.ToolCallH\x00R\x08toolCall\x12\x44\n\x0btool_result\x18\x03 \x01(\x0b\x32!.penstock.inference.v1.ToolResultH\x00R\ntoolResult\x12\x34\n\x05image\x18\x04 \x01(\x0b\x32\x1c.penstock.inference.v1.ImageH\x00R\x05imageB\x10\n\x07\x63ontent\x12\x05\xbaH\x02\x08\x01\"\xbb\x01\n\x05Image\x12\"\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x42\x0c\xbaH\tz\x07\x10\x01\x18\x80\x80\x80\x04H\x00R\x04\x64\x61ta\x12\'\n\x03url\x18\x02 \x01(\tB\x13\xbaH\x10r\x0e\x18\x80\x10\x32\t^https://H\x00R\x03url\x12T\n\nmedia_type\x18\x03 \x01(\tB5\xbaH2r0R\x00R\timage/pngR\nimage/jpegR\nimage/webpR\timage/gifR\tmediaTypeB\x0f\n\x06source\x12\x05\xbaH\x02\x08\x01\"\x85\x01\n\x07Message\x12;\n\x04role\x18\x01 \x01(\x0e\x32\x1b.penstock.inference.v1.RoleB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x04role\x12=\n\x05parts\x18\x02 \x03(\x0b\x32\x1b.penstock.inference.v1.PartB\n\xbaH\x07\x92\x01\x04\x08\x01\x10@R\x05parts\"J\n\x07Passage\x12\x1f\n\x04text\x18\x01 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01(\x80\x80\x04R\x04text\x12\x1e\n\x05title\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\x05title\"\xa8\x03\n\x08Sampling\x12>\n\x0btemperature\x18\x01 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\x00@)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x0btemperature\x88\x01\x01\x12\x31\n\x05top_p\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\x04topP\x88\x01\x01\x12$\n\x05top_k\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x01H\x02R\x04topK\x88\x01\x01\x12\x17\n\x04seed\x18\x04 \x01(\x03H\x03R\x04seed\x88\x01\x01\x12G\n\x10presence_penalty\x18\x05 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\x00@)\x00\x00\x00\x00\x00\x00\x00\xc0H\x04R\x0fpresencePenalty\x88\x01\x01\x12I\n\x11\x66requency_penalty\x18\x06 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\x00@)\x00\x00\x00\x00\x00\x00\x00\xc0H\x05R\x10\x66requencyPenalty\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x07\n\x05_seedB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penalty\"\xb8\x01\n\x05Usage\x12&\n\x0cinput_tokens\x18\x01 \x01(\x03H\x00R\x0binputTokens\x88\x01\x01\x12(\n\routput_tokens\x18\x02 \x01(\x03H\x01R\x0coutputTokens\x88\x01\x01\x12:\n\x06source\x18\x03 \x01(\x0e\x32\".penstock.inference.v1.UsageSourceR\x06sourceB\x0f\n\r_input_tokensB\x10\n\x0e_output_tokens\"\xa9\x01\n\x07Timings\x12:\n\x0b\x66irst_token\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\nfirstToken\x12/\n\x05total\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x05total\x12\x31\n\x06queued\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x06queued*_\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03\x12\r\n\tROLE_TOOL\x10\x04*\xb8\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12 \n\x1c\x46INISH_REASON_CONTENT_FILTER\x10\x03\x12\x17\n\x13\x46INISH_REASON_ERROR\x10\x04\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x05*|\n\x0bUsageSource\x12\x1c\n\x18USAGE_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n\x15USAGE_SOURCE_REPORTED\x10\x01\x12\x18\n\x14USAGE_SOURCE_COUNTED\x10\x02\x12\x1a\n\x16USAGE_SOURCE_ESTIMATED\x10\x03*|\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x13\n\x0fPRIORITY_SYSTEM\x10\x01\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x02\x12\x14\n\x10PRIORITY_DEFAULT\x10\x03\x12\x11\n\rPRIORITY_BULK\x10\x04*\x87\x01\n\x0e\x41ttemptOutcome\x12\x1f\n\x1b\x41TTEMPT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41TTEMPT_OUTCOME_ANSWERED\x10\x01\x12\x1a\n\x16\x41TTEMPT_OUTCOME_FAILED\x10\x02\x12\x1a\n\x16\x41TTEMPT_OUTCOME_BROKEN\x10\x03*j\n\tCacheMode\x12\x1a\n\x16\x43\x41\x43HE_MODE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x43\x41\x43HE_MODE_USE\x10\x01\x12\x15\n\x11\x43\x41\x43HE_MODE_BYPASS\x10\x02\x12\x16\n\x12\x43\x41\x43HE_MODE_REFRESH\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,6 +38,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PART'].oneofs_by_name['content']._serialized_options = b'\272H\002\010\001'
   _globals['_PART'].fields_by_name['text']._loaded_options = None
   _globals['_PART'].fields_by_name['text']._serialized_options = b'\272H\010r\006\020\001(\200\200@'
+  _globals['_IMAGE'].oneofs_by_name['source']._loaded_options = None
+  _globals['_IMAGE'].oneofs_by_name['source']._serialized_options = b'\272H\002\010\001'
+  _globals['_IMAGE'].fields_by_name['data']._loaded_options = None
+  _globals['_IMAGE'].fields_by_name['data']._serialized_options = b'\272H\tz\007\020\001\030\200\200\200\004'
+  _globals['_IMAGE'].fields_by_name['url']._loaded_options = None
+  _globals['_IMAGE'].fields_by_name['url']._serialized_options = b'\272H\020r\016\030\200\0202\t^https://'
+  _globals['_IMAGE'].fields_by_name['media_type']._loaded_options = None
+  _globals['_IMAGE'].fields_by_name['media_type']._serialized_options = b'\272H2r0R\000R\timage/pngR\nimage/jpegR\nimage/webpR\timage/gif'
   _globals['_MESSAGE'].fields_by_name['role']._loaded_options = None
   _globals['_MESSAGE'].fields_by_name['role']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
   _globals['_MESSAGE'].fields_by_name['parts']._loaded_options = None
@@ -56,30 +64,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SAMPLING'].fields_by_name['presence_penalty']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\000\000\000@)\000\000\000\000\000\000\000\300'
   _globals['_SAMPLING'].fields_by_name['frequency_penalty']._loaded_options = None
   _globals['_SAMPLING'].fields_by_name['frequency_penalty']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\000\000\000@)\000\000\000\000\000\000\000\300'
-  _globals['_ROLE']._serialized_start=1654
-  _globals['_ROLE']._serialized_end=1749
-  _globals['_FINISHREASON']._serialized_start=1752
-  _globals['_FINISHREASON']._serialized_end=1936
-  _globals['_USAGESOURCE']._serialized_start=1938
-  _globals['_USAGESOURCE']._serialized_end=2062
-  _globals['_PRIORITY']._serialized_start=2064
-  _globals['_PRIORITY']._serialized_end=2188
-  _globals['_ATTEMPTOUTCOME']._serialized_start=2191
-  _globals['_ATTEMPTOUTCOME']._serialized_end=2326
-  _globals['_CACHEMODE']._serialized_start=2328
-  _globals['_CACHEMODE']._serialized_end=2434
+  _globals['_ROLE']._serialized_start=1898
+  _globals['_ROLE']._serialized_end=1993
+  _globals['_FINISHREASON']._serialized_start=1996
+  _globals['_FINISHREASON']._serialized_end=2180
+  _globals['_USAGESOURCE']._serialized_start=2182
+  _globals['_USAGESOURCE']._serialized_end=2306
+  _globals['_PRIORITY']._serialized_start=2308
+  _globals['_PRIORITY']._serialized_end=2432
+  _globals['_ATTEMPTOUTCOME']._serialized_start=2435
+  _globals['_ATTEMPTOUTCOME']._serialized_end=2570
+  _globals['_CACHEMODE']._serialized_start=2572
+  _globals['_CACHEMODE']._serialized_end=2678
   _globals['_ATTEMPT']._serialized_start=171
   _globals['_ATTEMPT']._serialized_end=458
   _globals['_PART']._serialized_start=461
-  _globals['_PART']._serialized_end=654
-  _globals['_MESSAGE']._serialized_start=657
-  _globals['_MESSAGE']._serialized_end=790
-  _globals['_PASSAGE']._serialized_start=792
-  _globals['_PASSAGE']._serialized_end=866
-  _globals['_SAMPLING']._serialized_start=869
-  _globals['_SAMPLING']._serialized_end=1293
-  _globals['_USAGE']._serialized_start=1296
-  _globals['_USAGE']._serialized_end=1480
-  _globals['_TIMINGS']._serialized_start=1483
-  _globals['_TIMINGS']._serialized_end=1652
+  _globals['_PART']._serialized_end=708
+  _globals['_IMAGE']._serialized_start=711
+  _globals['_IMAGE']._serialized_end=898
+  _globals['_MESSAGE']._serialized_start=901
+  _globals['_MESSAGE']._serialized_end=1034
+  _globals['_PASSAGE']._serialized_start=1036
+  _globals['_PASSAGE']._serialized_end=1110
+  _globals['_SAMPLING']._serialized_start=1113
+  _globals['_SAMPLING']._serialized_end=1537
+  _globals['_USAGE']._serialized_start=1540
+  _globals['_USAGE']._serialized_end=1724
+  _globals['_TIMINGS']._serialized_start=1727
+  _globals['_TIMINGS']._serialized_end=1896
 # @@protoc_insertion_point(module_scope)

@@ -46,6 +46,10 @@ class _CapabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Capability
     """Tell the probabilities of tokens."""
     CAPABILITY_ALTERNATIVES: _Capability.ValueType  # 15
     """Generate several answers side by side."""
+    CAPABILITY_IMAGES: _Capability.ValueType  # 16
+    """Read images."""
+    CAPABILITY_DIMENSIONS: _Capability.ValueType  # 17
+    """Give shorter vectors: it was trained so that the beginning of a vector is a vector."""
 
 class Capability(_Capability, metaclass=_CapabilityEnumTypeWrapper):
     """What a model can do."""
@@ -70,6 +74,10 @@ CAPABILITY_LOGPROBS: Capability.ValueType  # 14
 """Tell the probabilities of tokens."""
 CAPABILITY_ALTERNATIVES: Capability.ValueType  # 15
 """Generate several answers side by side."""
+CAPABILITY_IMAGES: Capability.ValueType  # 16
+"""Read images."""
+CAPABILITY_DIMENSIONS: Capability.ValueType  # 17
+"""Give shorter vectors: it was trained so that the beginning of a vector is a vector."""
 Global___Capability: _TypeAlias = Capability  # noqa: Y015
 
 class _ModelState:
