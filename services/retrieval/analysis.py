@@ -2,8 +2,8 @@
 
 Text is normalised (NFKC, case folded, ё as е) and cut into words; words of Latin script are stemmed as English, those of
 Cyrillic script as Russian, and runs of Chinese, Japanese or Korean characters become overlapping pairs, as these scripts put
-no spaces between words. The document's side of BM25 is computed here; the vector store adds the inverse document frequency
-(IDF), which it alone knows.
+no spaces between words; traditional Chinese characters become simplified ones first. The document's side of BM25 is computed
+here; the vector store adds the inverse document frequency (IDF), which it alone knows.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import Stemmer  # type: ignore[import-not-found]  # PyStemmer has no types
 
+from services.retrieval.chinese import simplified
 from services.retrieval.languages import CJK_RANGES
 
 if TYPE_CHECKING:
@@ -50,15 +51,23 @@ class SparseVector:
 
 def terms(text: str) -> Iterator[str]:
     """The terms of a text, which is a chunk or a query, in order and repeated as they are in it."""
+    for _, term in words(text):
+        yield term
+
+
+def words(text: str) -> Iterator[tuple[str, str]]:
+    """The words of a text, normalised and folded, or the pairs of Chinese characters, each with the term it stands for."""
     for match in _TOKEN.finditer(unicodedata.normalize("NFKC", text).casefold()):
         run = match["cjk"]
         if run is None:
-            yield _stem(match["word"])
-        elif len(run) == 1:
-            yield run
+            yield match["word"], _stem(match["word"])
+            continue
+        simple = simplified(run)
+        if len(run) == 1:
+            yield run, simple
         else:
             for position in range(len(run) - 1):
-                yield run[position : position + 2]
+                yield run[position : position + 2], simple[position : position + 2]
 
 
 def term_id(term: str) -> int:
@@ -80,6 +89,11 @@ def query_vector(text: str) -> SparseVector:
     counts = Counter(term_id(term) for term in terms(text))
     ids = sorted(counts)
     return SparseVector(tuple(ids), tuple(float(counts[one]) for one in ids))
+
+
+def query_words(text: str) -> dict[str, int]:
+    """The query's words in their order, each once, with the ids of the terms they stand for."""
+    return {word: term_id(term) for word, term in words(text)}
 
 
 @lru_cache(maxsize=32_768)

@@ -13,6 +13,7 @@ from services.retrieval.answers import Finished, Question, Sources
 from services.retrieval.citations import Citation, Text
 from services.retrieval.convert import from_mode, to_duration, to_hit, to_mode, to_timestamp
 from services.retrieval.generation import FinishReason, Sampling, Usage, UsageSource
+from services.retrieval.search_convert import from_options
 
 if TYPE_CHECKING:
     from penstock.assignment import Treatment
@@ -48,6 +49,7 @@ def from_question(request: answer_service_pb2.AnswerRequest | answer_service_pb2
         model=request.model,
         sampling=Sampling(**chosen),
         max_tokens=request.max_tokens if request.HasField("max_tokens") else None,
+        options=from_options(request),
     )
 
 

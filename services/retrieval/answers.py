@@ -17,7 +17,7 @@ from services.retrieval.chunking import estimate_tokens
 from services.retrieval.citations import Citation, CitationChecker, Text
 from services.retrieval.conversations import Turn
 from services.retrieval.generation import Begun, Ended, FinishReason, Prompt, Role, Sampling, Written
-from services.retrieval.passages import DEFAULT_TOP_K, SearchMode
+from services.retrieval.passages import DEFAULT_TOP_K, DEFAULTS, SearchMode
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from services.retrieval.conversations import Conversations
     from services.retrieval.generation import Generated, Generates, Usage
-    from services.retrieval.passages import Found, Hit, Searches
+    from services.retrieval.passages import Found, Hit, Options, Searches
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +51,7 @@ class Question:
     model: str = ""
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int | None = None
+    options: Options = DEFAULTS
 
 
 class Assigns(Protocol):
@@ -162,7 +163,7 @@ class Answers:
         top_k = (treatment.top_k if treatment else None) or question.top_k or DEFAULT_TOP_K
         seen, found = await asyncio.gather(
             self._conversations.seen(question.conversation),
-            self._searches.search(question.collections, question.query, top_k, question.mode),
+            self._searches.search(question.collections, question.query, top_k, question.mode, question.options),
         )
         sources = packed(found.hits)
         progress = _Progress(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from uuid import UUID, uuid5
 
 from services.retrieval.analysis import document_vector
 from services.retrieval.chunking import Chunk, chunk
 from services.retrieval.languages import is_known
-from services.retrieval.store import Point
+from services.retrieval.store import Point, point_uid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from uuid import UUID
 
     from services.retrieval.jobs import Content, Job
 
@@ -59,7 +59,7 @@ def points_of(batch: Sequence[tuple[Job, Chunk]], vectors: Mapping[int, Sequence
     """The points of a batch, with the vectors by place."""
     return [
         Point(
-            uid=uuid5(job.document_uid, f"{job.edition}/{one.ordinal}"),
+            uid=point_uid(job.document_uid, job.edition, one.ordinal),
             document_uid=job.document_uid,
             edition=job.edition,
             start=one.start,

@@ -11,6 +11,7 @@ from penstock.retrieval.v1 import collection_pb2, document_pb2, search_pb2, sear
 from services.chassis.errors import invalid_field
 from services.retrieval.documents import DocumentState, Incoming
 from services.retrieval.passages import SearchMode
+from services.retrieval.search_convert import to_explanation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -139,6 +140,7 @@ def to_hit(hit: Hit) -> search_pb2.Hit:
         metadata=to_struct(hit.metadata),
         start=hit.start,
         end=hit.end,
+        explanation=to_explanation(hit.explanation),
     )
 
 

@@ -16,6 +16,7 @@ from penstock.retrieval.v1 import (
 
 from services.retrieval import convert
 from services.retrieval.passages import DEFAULT_TOP_K
+from services.retrieval.search_convert import from_options
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -97,5 +98,6 @@ class SearchHandlers(search_service_pb2_grpc.SearchServiceServicer):
 
     async def Search(self, request: search_service_pb2.SearchRequest, context: Context) -> search_service_pb2.SearchResponse:
         top_k = request.top_k if request.HasField("top_k") else DEFAULT_TOP_K
-        found = await self._searcher.search(request.collections, request.query, top_k, convert.from_mode(request.mode))
+        options = from_options(request)
+        found = await self._searcher.search(request.collections, request.query, top_k, convert.from_mode(request.mode), options)
         return convert.to_search_response(found)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
+from services.retrieval.fusion import Rrf
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from services.retrieval.filters import Condition
+    from services.retrieval.fusion import Fusion, Place
 
 DEFAULT_TOP_K: Final = 5
 
@@ -18,6 +23,40 @@ class SearchMode(StrEnum):
     HYBRID = "HYBRID"
     DENSE = "DENSE"
     SPARSE = "SPARSE"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a search may be told beyond what to find and where.
+
+    Attributes:
+        condition: Which documents may be found; None means all.
+        fusion: How the two rankings of a hybrid search become one.
+        mmr_lambda: Weighs fit (1) against difference (0); None leaves the order by score.
+        min_relevance: Less relevant passages are left out.
+        neighbors: By how many chunks before and after each passage is widened.
+        explain: Whether each hit is to say why it is where it is.
+    """
+
+    condition: Condition | None = None
+    fusion: Fusion = field(default_factory=Rrf)
+    mmr_lambda: float | None = None
+    min_relevance: float = 0.0
+    neighbors: int = 0
+    explain: bool = False
+
+
+DEFAULTS: Final = Options()
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a passage is where it is: its place in each ranking it is in, and the query's words that it holds."""
+
+    dense: Place | None
+    sparse: Place | None
+    matched_terms: tuple[str, ...]
+    coverage: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +74,7 @@ class Hit:
         metadata: Facts kept with the document.
         start: Where the passage starts in the document's text, in characters.
         end: Where it ends, exclusive.
+        explanation: Why it is where it is, where that was asked for.
     """
 
     collection: str
@@ -47,6 +87,7 @@ class Hit:
     metadata: Mapping[str, object]
     start: int
     end: int
+    explanation: Explanation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +120,12 @@ class Searches(Protocol):
     """Whatever finds passages; `search.Searcher` does."""
 
     async def search(
-        self, collections: Sequence[str], query: str, top_k: int = DEFAULT_TOP_K, mode: SearchMode = SearchMode.HYBRID
+        self,
+        collections: Sequence[str],
+        query: str,
+        top_k: int = DEFAULT_TOP_K,
+        mode: SearchMode = SearchMode.HYBRID,
+        options: Options = DEFAULTS,
     ) -> Found:
         """Finds the passages of these collections that fit the query best.
 

@@ -4,48 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING
 
 from services.chassis.errors import Failure, Reason
-from services.retrieval.analysis import query_vector
+from services.retrieval.analysis import query_vector, query_words
 from services.retrieval.embedding import embed_as
 from services.retrieval.languages import is_known
-from services.retrieval.passages import DEFAULT_TOP_K, Found, Hit, SearchMode, SearchTimings
+from services.retrieval.neighbors import Neighborhood
+from services.retrieval.passages import DEFAULT_TOP_K, DEFAULTS, Found, SearchMode, SearchTimings
+from services.retrieval.ranking import Ranking
 from services.retrieval.rarity import Rarities
-from services.retrieval.relevance import coverage, relevance, similarity
+from services.retrieval.selection import Passage, pool_size, selected
 from services.retrieval.store import CollectionMissingError, Query
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from uuid import UUID
 
     from services.retrieval.analysis import SparseVector
     from services.retrieval.catalog import Catalog, Collection
     from services.retrieval.embedding import Embedder
-    from services.retrieval.store import Candidate, Store
-
-# Candidates asked for beyond those wanted, to make up for chunks of deleted and replaced documents.
-_SPARE: Final = 5
-_MOST_ROUNDS: Final = 4
-
-
-@dataclass(frozen=True, slots=True)
-class LiveDocument:
-    """What a search must know of a document: its id, title and facts, and which edition of its content may be found."""
-
-    document: str
-    title: str
-    metadata: Mapping[str, object]
-    edition: int
-
-
-class LiveDocuments(Protocol):
-    """The documents that exist, as the system of record knows them."""
-
-    async def live(self, uids: Sequence[UUID]) -> dict[UUID, LiveDocument]:
-        """Those of the documents that exist and can be found. Raises Failure(DATABASE_UNAVAILABLE)."""
-        ...
+    from services.retrieval.passages import Hit, Options
+    from services.retrieval.ranking import LiveDocuments
+    from services.retrieval.store import Store
 
 
 class Searcher:
@@ -69,14 +50,19 @@ class Searcher:
         suspect_loss: Callable[[], None] = lambda: None,
     ) -> None:
         self._catalog = catalog
-        self._documents = documents
-        self._store = store
         self._embedder = embedder
+        self._ranking = Ranking(store, documents)
         self._rarities = Rarities(store)
+        self._neighborhood = Neighborhood(store)
         self._suspect_loss = suspect_loss
 
     async def search(
-        self, collections: Sequence[str], query: str, top_k: int = DEFAULT_TOP_K, mode: SearchMode = SearchMode.HYBRID
+        self,
+        collections: Sequence[str],
+        query: str,
+        top_k: int = DEFAULT_TOP_K,
+        mode: SearchMode = SearchMode.HYBRID,
+        options: Options = DEFAULTS,
     ) -> Found:
         """Finds the passages of these collections that fit the query best.
 
@@ -95,12 +81,15 @@ class Searcher:
         prepared = time.monotonic()
         vectors = await self._embed([target for target in targets if target not in by_words], query)
         embedded = time.monotonic()
+        count = pool_size(top_k, options)
         found = await asyncio.gather(
-            *(self._search_one(target, _legs(mode, vectors.get(target.uid), sparse), sparse, top_k) for target in targets)
+            *(
+                self._search_one(target, _legs(mode, vectors.get(target.uid), sparse), sparse, count, options)
+                for target in targets
+            )
         )
-        hits = [hit for those in found for hit in those]
-        if len(targets) > 1:
-            hits = sorted((_by_relevance(hit) for hit in hits), key=lambda hit: hit.score, reverse=True)[:top_k]
+        passages = await selected([one for those in found for one in those], top_k, options, merged=len(targets) > 1)
+        hits = await self._hits(passages, query, options)
         ended = time.monotonic()
         served = SearchMode.SPARSE if len(by_words) == len(targets) else mode
         note = "" if mode == SearchMode.SPARSE else " ".join(dict.fromkeys(filter(None, reasons.values())))
@@ -116,37 +105,36 @@ class Searcher:
             vectors.update((target.uid, vector) for target in users)
         return vectors
 
-    async def _search_one(self, target: Collection, query: Query, terms: SparseVector, top_k: int) -> list[Hit]:
+    async def _search_one(
+        self, target: Collection, query: Query, terms: SparseVector, count: int, options: Options
+    ) -> list[Passage]:
         if query.dense is None and not terms.indices:
             return []
         try:
             rarities, found = await asyncio.gather(
-                self._rarities.of(target.uid, terms.indices), self._live(target.uid, query, top_k)
+                self._rarities.of(target.uid, terms.indices), self._ranking.best(target.uid, query, count, options)
             )
         except CollectionMissingError:
-            return await self._missing(target)
-        return [_hit(target, candidate, live, query.dense, rarities) for candidate, live in found]
+            await self._missing(target)
+            return []
+        return [Passage.of(target, placed, query.dense, rarities) for placed in found]
 
-    async def _live(self, collection_uid: UUID, query: Query, top_k: int) -> list[tuple[Candidate, LiveDocument]]:
-        """The best candidates whose documents still say so; asks for more while too many were outdated."""
-        found: list[tuple[Candidate, LiveDocument]] = []
-        offset, limit = 0, top_k + _SPARE
-        for _ in range(_MOST_ROUNDS):
-            candidates = await self._store.search(collection_uid, query, limit, offset)
-            known = await self._documents.live(list({candidate.document_uid for candidate in candidates}))
-            for candidate in candidates:
-                live = known.get(candidate.document_uid)
-                if live is not None and live.edition == candidate.edition:
-                    found.append((candidate, live))
-            if len(found) >= top_k or len(candidates) < limit:
-                break
-            offset, limit = offset + limit, limit * 4
-        return found[:top_k]
+    async def _hits(self, passages: Sequence[Passage], query: str, options: Options) -> list[Hit]:
+        words = query_words(query) if options.explain else None
+        wider: dict[UUID, tuple[int, str]] = {}
+        if options.neighbors:
+            for target in {one.target.uid: one.target for one in passages}.values():
+                placed = [one.placed for one in passages if one.target.uid == target.uid]
+                try:
+                    wider |= await self._neighborhood.around(target.uid, placed, options.neighbors)
+                except CollectionMissingError:
+                    await self._missing(target)
+        return [one.hit(words, wider.get(one.placed.candidate.uid)) for one in passages]
 
-    async def _missing(self, target: Collection) -> list[Hit]:
+    async def _missing(self, target: Collection) -> None:
         """An empty collection may not have reached the store yet; one with chunks was lost there, and is being rebuilt."""
         if (await self._catalog.get(target.collection)).chunk_count == 0:
-            return []
+            return
         self._suspect_loss()
         raise Failure(
             Reason.STORE_UNAVAILABLE,
@@ -171,25 +159,3 @@ def _legs(mode: SearchMode, dense: Sequence[float] | None, sparse: SparseVector)
     has_terms = bool(sparse.indices)
     by_words = dense is None or (mode == SearchMode.HYBRID and has_terms)
     return Query(dense=dense, sparse=sparse if by_words else None)
-
-
-def _by_relevance(hit: Hit) -> Hit:
-    return replace(hit, score=hit.relevance)
-
-
-def _hit(
-    target: Collection, candidate: Candidate, live: LiveDocument, dense: Sequence[float] | None, rarities: Mapping[int, float]
-) -> Hit:
-    similar = similarity(dense, candidate.dense) if dense is not None and candidate.dense else None
-    return Hit(
-        collection=target.collection,
-        document=live.document,
-        chunk=str(candidate.uid),
-        text=candidate.text,
-        score=candidate.score,
-        relevance=relevance(coverage(rarities, candidate.weights), similar),
-        title=live.title,
-        metadata=live.metadata,
-        start=candidate.start,
-        end=candidate.end,
-    )

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+from uuid import uuid5
+
+from services.retrieval.fusion import RRF_K
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from uuid import UUID
 
     from services.retrieval.analysis import SparseVector
+    from services.retrieval.filters import DocumentSet
+    from services.retrieval.fusion import Ranked
 
 
 class CollectionMissingError(Exception):
     """The store does not hold the collection: it was never made there, or was lost."""
+
+
+def point_uid(document_uid: UUID, edition: int, ordinal: int) -> UUID:
+    """The id of a chunk. Never change it: what is indexed has these."""
+    return uuid5(document_uid, f"{edition}/{ordinal}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +62,7 @@ class Candidate:
         start: Where it starts in the document's text, in characters.
         end: Where it ends, exclusive.
         text: The passage.
-        score: What candidates are ordered by.
+        score: What candidates are ordered by; 0 where they were fetched by id.
         dense: Its vector; empty where it has none or none was asked for.
         weights: Its weighted terms by id.
     """
@@ -70,10 +80,27 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What to find: by meaning, by words, or by both, fused by reciprocal rank. At least one is given."""
+    """What to find: by meaning, by words, or by both, fused by reciprocal rank. At least one is given.
+
+    Attributes:
+        dense: The query's vector.
+        sparse: The query's weighted terms.
+        documents: Whose chunks may be found; None means all.
+        rrf_k: The constant of reciprocal rank fusion.
+    """
 
     dense: Sequence[float] | None
     sparse: SparseVector | None
+    documents: DocumentSet | None = None
+    rrf_k: int = RRF_K
+
+
+@dataclass(frozen=True, slots=True)
+class Legs:
+    """The rankings of a query by meaning and by words, each empty where it was not asked for."""
+
+    dense: Sequence[Ranked]
+    sparse: Sequence[Ranked]
 
 
 class Store(Protocol):
@@ -101,6 +128,14 @@ class Store(Protocol):
 
     async def search(self, collection_uid: UUID, query: Query, limit: int, offset: int = 0) -> list[Candidate]:
         """The points that fit best, in order. Raises CollectionMissingError."""
+        ...
+
+    async def legs(self, collection_uid: UUID, query: Query, depth: int) -> Legs:
+        """The first points of each ranking, unfused. Raises CollectionMissingError."""
+        ...
+
+    async def fetch(self, collection_uid: UUID, uids: Sequence[UUID], *, dense: bool) -> dict[UUID, Candidate]:
+        """These points as far as they exist, with dense vectors where asked. Raises CollectionMissingError."""
         ...
 
     async def rarities(self, collection_uid: UUID, term_ids: Sequence[int]) -> dict[int, float]:

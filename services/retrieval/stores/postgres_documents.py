@@ -10,7 +10,9 @@ import asyncpg
 
 from services.chassis.postgres import outages, transaction
 from services.retrieval.documents import Document, DocumentState
-from services.retrieval.search import LiveDocument
+from services.retrieval.filters import DocumentSet
+from services.retrieval.ranking import LiveDocument
+from services.retrieval.stores.postgres_filters import FilterSql
 from services.retrieval.stores.rows import plain_uuid
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from services.chassis.postgres import Pool
     from services.retrieval.documents import Read
+    from services.retrieval.filters import Condition
     from services.retrieval.stores.rows import Row
 
 LEASE_SECONDS: Final = 30
@@ -55,13 +58,21 @@ _DELETE = """
 WITH gone AS (DELETE FROM documents WHERE collection_uid = $1 AND document = $2 RETURNING collection_uid, uid)
 INSERT INTO erasures (collection_uid, document_uid) SELECT collection_uid, uid FROM gone RETURNING id
 """
-_LIVE = (
-    "SELECT uid, document, title, metadata, indexed_edition FROM documents WHERE uid = ANY($1) AND indexed_edition IS NOT NULL"
-)
+_LIVE = """
+SELECT d.uid, d.document, d.title, d.metadata, d.indexed_edition, d.chunk_count FROM documents d
+WHERE d.uid = ANY($1) AND d.indexed_edition IS NOT NULL
+"""
+# The smaller side of those that fit and those that do not.
+_SELECT = """
+WITH judged AS MATERIALIZED (
+    SELECT d.uid, {condition} AS fits FROM documents d WHERE d.collection_uid = $1 AND d.indexed_edition IS NOT NULL
+), sides AS (SELECT count(*) FILTER (WHERE fits) <= count(*) FILTER (WHERE NOT fits) AS allowed FROM judged)
+SELECT allowed, array(SELECT uid FROM judged WHERE fits = allowed) AS uids FROM sides
+"""
 
 
 class PostgresDocuments:
-    """See `documents.DocumentRecords` and `search.LiveDocuments`."""
+    """See `documents.DocumentRecords` and `ranking.LiveDocuments`."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -95,16 +106,27 @@ class PostgresDocuments:
         with outages():
             return await self._pool.fetchval(_DELETE, collection_uid, document) is not None
 
-    async def live(self, uids: Sequence[UUID]) -> dict[UUID, LiveDocument]:
-        """See `search.LiveDocuments.live`."""
+    async def live(self, uids: Sequence[UUID], condition: Condition | None = None) -> dict[UUID, LiveDocument]:
+        """See `ranking.LiveDocuments.live`."""
+        sql = FilterSql([uids])
+        statement = _LIVE if condition is None else f"{_LIVE} AND {sql.of(condition)}"
         with outages():
-            rows = await self._pool.fetch(_LIVE, uids)
+            rows = await self._pool.fetch(statement, *sql.parameters)
         return {
             plain_uuid(row["uid"]): LiveDocument(
-                row["document"], row["title"], json.loads(row["metadata"]), row["indexed_edition"]
+                row["document"], row["title"], json.loads(row["metadata"]), row["indexed_edition"], row["chunk_count"]
             )
             for row in rows
         }
+
+    async def select(self, collection_uid: UUID, condition: Condition) -> DocumentSet:
+        """See `ranking.LiveDocuments.select`."""
+        sql = FilterSql([collection_uid])
+        statement = _SELECT.format(condition=sql.of(condition))
+        with outages():
+            row = await self._pool.fetchrow(statement, *sql.parameters)
+        assert row is not None  # noqa: S101 - an aggregate always gives a row
+        return DocumentSet(tuple(plain_uuid(uid) for uid in row["uids"]), row["allowed"])
 
 
 def _row(collection_uid: UUID, read: Read, lease: UUID) -> tuple[Any, ...]:

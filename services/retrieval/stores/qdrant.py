@@ -20,12 +20,14 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 
 from services.chassis.call import current_call
 from services.chassis.errors import Failure, Reason
-from services.retrieval.store import Candidate, CollectionMissingError
+from services.retrieval.fusion import Ranked
+from services.retrieval.store import Candidate, CollectionMissingError, Legs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from contextlib import AsyncExitStack
 
+    from services.retrieval.filters import DocumentSet
     from services.retrieval.store import Point, Query
 
 _log = logging.getLogger(__name__)
@@ -38,8 +40,6 @@ _EDITION: Final = "edition"
 _LIMIT_SECONDS: Final = 10
 # Candidates a leg gives to the fusion, at least; more changes no figure of benchmarks/retrieval_quality.py.
 _LEAST_DEPTH: Final = 50
-# Cormack's constant of reciprocal rank fusion. Qdrant's default of 2 lets the first places of one leg outvote agreement.
-_RRF_K: Final = 60
 _OPTIONS: Final = {
     "grpc.keepalive_time_ms": 30_000,
     "grpc.keepalive_timeout_ms": 10_000,
@@ -127,19 +127,17 @@ class QdrantStore:
 
     async def search(self, collection_uid: UUID, query: Query, limit: int, offset: int = 0) -> list[Candidate]:
         """See `Store.search`. Both legs and their fusion are one request."""
-        sparse = None
-        if query.sparse is not None:
-            sparse = models.SparseVector(indices=list(query.sparse.indices), values=list(query.sparse.values))
-        dense = None if query.dense is None else list(query.dense)
+        dense, sparse = _vectors(query)
+        condition = _condition(query.documents)
         depth = max(_LEAST_DEPTH, 2 * (limit + offset))
         what: Any
         legs: list[models.Prefetch] | None = None
         if dense is not None and sparse is not None:
             legs = [
-                models.Prefetch(query=dense, using=_DENSE, limit=depth),
-                models.Prefetch(query=sparse, using=_SPARSE, limit=depth),
+                models.Prefetch(query=dense, using=_DENSE, limit=depth, filter=condition),
+                models.Prefetch(query=sparse, using=_SPARSE, limit=depth, filter=condition),
             ]
-            what, using = models.RrfQuery(rrf=models.Rrf(k=_RRF_K)), None
+            what, using, condition = models.RrfQuery(rrf=models.Rrf(k=query.rrf_k)), None, None
         else:
             what, using = (sparse, _SPARSE) if dense is None else (dense, _DENSE)
         async with _outages():
@@ -148,12 +146,40 @@ class QdrantStore:
                 query=what,
                 using=using,
                 prefetch=legs,
+                query_filter=condition,
                 limit=limit,
                 offset=offset,
                 # The vector is only of use where there is one of the query to compare it with.
                 with_vectors=[_SPARSE] if dense is None else [_DENSE, _SPARSE],
             )
         return [_candidate(point) for point in found.points]
+
+    async def legs(self, collection_uid: UUID, query: Query, depth: int) -> Legs:
+        """See `Store.legs`."""
+        condition = _condition(query.documents)
+        given = {name: vector for name, vector in zip((_DENSE, _SPARSE), _vectors(query), strict=True) if vector is not None}
+        requests = [
+            models.QueryRequest(query=vector, using=name, limit=depth, filter=condition) for name, vector in given.items()
+        ]
+        async with _outages():
+            responses = await self._client.query_batch_points(_name(collection_uid), requests)
+        found = {
+            name: [Ranked(UUID(str(point.id)), point.score) for point in response.points]
+            for name, response in zip(given, responses, strict=True)
+        }
+        return Legs(found.get(_DENSE, ()), found.get(_SPARSE, ()))
+
+    async def fetch(self, collection_uid: UUID, uids: Sequence[UUID], *, dense: bool) -> dict[UUID, Candidate]:
+        """See `Store.fetch`."""
+        async with _outages():
+            points = await self._client.retrieve(
+                _name(collection_uid),
+                [str(uid) for uid in uids],
+                with_payload=True,
+                with_vectors=[_DENSE, _SPARSE] if dense else [_SPARSE],
+            )
+        candidates = [_candidate(point) for point in points]
+        return {candidate.uid: candidate for candidate in candidates}
 
     async def rarities(self, collection_uid: UUID, term_ids: Sequence[int]) -> dict[int, float]:
         """See `Store.rarities`.
@@ -182,6 +208,21 @@ def _name(collection_uid: UUID) -> str:
     return f"penstock-{collection_uid.hex}"
 
 
+def _vectors(query: Query) -> tuple[list[float] | None, models.SparseVector | None]:
+    sparse = query.sparse
+    return (
+        None if query.dense is None else list(query.dense),
+        None if sparse is None else models.SparseVector(indices=list(sparse.indices), values=list(sparse.values)),
+    )
+
+
+def _condition(documents: DocumentSet | None) -> models.Filter | None:
+    if documents is None or documents.is_whole:
+        return None
+    those = models.FieldCondition(key=_DOCUMENT, match=models.MatchAny(any=[str(uid) for uid in documents.uids]))
+    return models.Filter(must=[those]) if documents.allowed else models.Filter(must_not=[those])
+
+
 def _struct(point: Point) -> models.PointStruct:
     vectors: dict[str, Any] = {
         _SPARSE: models.SparseVector(indices=list(point.sparse.indices), values=list(point.sparse.values))
@@ -198,7 +239,7 @@ def _struct(point: Point) -> models.PointStruct:
     return models.PointStruct(id=str(point.uid), vector=vectors, payload=payload)
 
 
-def _candidate(point: models.ScoredPoint) -> Candidate:
+def _candidate(point: models.ScoredPoint | models.Record) -> Candidate:
     payload = point.payload or {}
     dense = point.vector.get(_DENSE) if isinstance(point.vector, dict) else None
     return Candidate(
@@ -208,13 +249,13 @@ def _candidate(point: models.ScoredPoint) -> Candidate:
         start=payload["start"],
         end=payload["end"],
         text=payload["text"],
-        score=point.score,
+        score=point.score if isinstance(point, models.ScoredPoint) else 0.0,
         dense=cast("Sequence[float]", dense or ()),
         weights=_weights(point),
     )
 
 
-def _weights(point: models.ScoredPoint) -> dict[int, float]:
+def _weights(point: models.ScoredPoint | models.Record) -> dict[int, float]:
     sparse = point.vector.get(_SPARSE) if isinstance(point.vector, dict) else None
     if not isinstance(sparse, models.SparseVector):
         return {}
