@@ -105,6 +105,8 @@ def test_an_experiment_from_beginning_to_end(terminal: Terminal) -> None:
 
 def test_models_and_health(terminal: Terminal) -> None:
     assert "extractive" in [model["model"] for model in terminal.json("models", "list")["models"]]
+    error = terminal.run("models", "load", "no-such-model", "--json", status=3).stderr
+    assert json.loads(error)["error"]["reason"] == "MODEL_NOT_FOUND"
     assert [one["failure"] for one in terminal.json("health")["services"]] == ["", "", ""]
 
 

@@ -150,6 +150,28 @@ class Backend(
         await self._enter(request, context)
         return model_service_pb2.ListModelsResponse(models=[model_pb2.Model(model="a"), model_pb2.Model(model="b")])
 
+    async def LoadModel(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        await self._enter(request, context)
+        response = model_service_pb2.LoadModelResponse
+        stage = model_pb2.MODEL_STAGE_LOADING
+        yield response(progress=model_pb2.ModelProgress(stage=stage, completed_bytes=1, total_bytes=2))
+        status = rich_status(grpc.StatusCode.RESOURCE_EXHAUSTED, "OUT_OF_MEMORY") if request.model == "huge" else None
+        yield response(finished=model_service_pb2.LoadFinished(model=model_pb2.Model(model=request.model), error=status))
+
+    async def PullModel(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        await self._enter(request, context)
+        yield model_service_pb2.PullModelResponse(
+            finished=model_service_pb2.PullFinished(model=model_pb2.Model(model=request.model))
+        )
+
+    async def UnloadModel(self, request: Any, context: Any) -> Any:
+        await self._enter(request, context)
+        return model_service_pb2.UnloadModelResponse(model=model_pb2.Model(model=request.model), freed_bytes=3_000_000)
+
+    async def DeleteModel(self, request: Any, context: Any) -> Any:
+        await self._enter(request, context)
+        return model_service_pb2.DeleteModelResponse(deleted_bytes=4_000_000)
+
     async def Answer(self, request: Any, context: Any) -> Any:
         await self._enter(request, context)
         return answer_service_pb2.AnswerResponse(text=f"about {request.query} [1]")

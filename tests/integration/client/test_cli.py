@@ -116,6 +116,10 @@ async def test_an_ingestion_stops_when_the_server_has_no_room(penstock: Any, bac
     ("arguments", "key"),
     [
         (["models", "list"], "models"),
+        (["models", "load", "m", "--device", "cpu"], "model"),
+        (["models", "pull", "m"], "model"),
+        (["models", "unload", "m", "--force"], "freed_bytes"),
+        (["models", "delete", "m", "--yes"], "deleted_bytes"),
         (["collections", "list"], "collections"),
         (["collections", "create", "docs"], "collection"),
         (["collections", "delete", "docs", "--yes"], "collection"),
@@ -132,6 +136,20 @@ async def test_json_is_all_there_is_on_standard_output(penstock: Any, arguments:
     assert (done.exit_code, done.stderr) == (0, "")
     assert key in json.loads(done.stdout)
     assert (await penstock(*arguments)).exit_code == 0
+
+
+async def test_a_load_that_breaks_off_tells_why(penstock: Any) -> None:
+    assert (await penstock("models", "load", "m")).stdout == "loaded m in 0.0 s\n"
+    done = await penstock("models", "load", "huge")
+    assert (done.exit_code, done.stdout) == (5, "")
+    assert "OUT_OF_MEMORY" in done.stderr
+
+
+async def test_nothing_is_deleted_without_consent(penstock: Any, backend: Backend) -> None:
+    for kind in ("collections", "models"):
+        assert (await penstock(kind, "delete", "x", stdin="n\n")).exit_code == 1
+        assert backend.requests == []
+    assert (await penstock("collections", "delete", "x", stdin="y\n")).stdout.endswith("deleted x\n")
 
 
 async def test_results_are_a_table(penstock: Any) -> None:

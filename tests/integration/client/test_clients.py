@@ -13,7 +13,7 @@ import penstock
 import pytest
 from penstock.connection import repeatable
 from penstock.experiments.v1 import experiment_pb2, outcome_pb2
-from penstock.inference.v1 import generation_pb2, generation_service_pb2, policy_pb2
+from penstock.inference.v1 import generation_pb2, generation_service_pb2, model_pb2, policy_pb2
 from penstock.retrieval.v1 import document_pb2, search_pb2
 
 from tests.integration.client.conftest import Face, new_client, rich_status
@@ -234,6 +234,21 @@ async def test_a_stream_gives_all_events(face: Face, backend: Backend) -> None:
     answer = face.client.stream_answer("tea", ["docs"])
     assert await face.collect(answer.texts()) == ["about ", "tea"]
     assert answer.finished.model == "m"
+
+
+async def test_models_come_and_go(face: Face, backend: Backend) -> None:
+    stream = face.client.load_model("m", device="cpu", keep_alive=90)
+    assert [event.WhichOneof("event") for event in await face.collect(stream)] == ["progress", "finished"]
+    request = backend.requests[-1]
+    assert (request.device, request.keep_alive.seconds, stream.finished.model.model) == (model_pb2.DEVICE_CPU, 90, "m")
+    await face.collect(face.client.load_model("m"))
+    assert not backend.requests[-1].HasField("keep_alive")
+    with pytest.raises(penstock.ResourceExhaustedError):
+        await face.collect(face.client.load_model("huge"))
+    assert len(await face.collect(face.client.pull_model("m"))) == 1
+    assert (await face.call("unload_model", "m", force=True)).freed_bytes == 3_000_000
+    assert backend.requests[-1].force
+    assert (await face.call("delete_model", "m")).deleted_bytes == 4_000_000
 
 
 async def test_a_stream_without_its_end_raises(face: Face, backend: Backend) -> None:

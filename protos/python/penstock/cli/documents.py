@@ -1,10 +1,10 @@
 """Collections, what goes into them, and what is found in them."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from penstock import errors
 from penstock.cli import ingestion
@@ -44,7 +44,9 @@ def ingest(
         raise CommandError(f"{path} holds no file to add; name others with --pattern")
     _make(session, collection)
     run = _Run(session, collection, passed)
-    with _progress(session) as progress:
+    with session.progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    ) as progress:
         bar = progress.add_task("adding", total=len(files))
 
         def tell(outcome: ingestion.Outcome) -> None:
@@ -167,11 +169,7 @@ def delete(
 ) -> None:
     """Delete a collection with all its documents, for good."""
     session: Session = ctx.obj
-    if not yes:
-        if session.as_json:
-            raise CommandError("with --json nobody can be asked; give --yes too")
-        count = session.client.get_collection(collection).document_count
-        typer.confirm(f"Delete {collection} with its {count} documents, for good?", abort=True, err=True)
+    session.confirm(f"Delete {collection} with all its documents, for good?", yes=yes)
     session.client.delete_collection(collection)
     if session.as_json:
         session.emit({"collection": collection})
@@ -185,9 +183,3 @@ def _make(session: Session, collection: str) -> None:
     except errors.NotFoundError:
         session.client.create_collection(collection)
         session.note(f"created the collection {collection}")
-
-
-def _progress(session: Session) -> Progress:
-    columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    console = session.errors
-    return Progress(*columns, console=console, transient=True, disable=session.as_json or not console.is_terminal)

@@ -7,8 +7,10 @@ import sys
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import typer
 from google.protobuf.json_format import MessageToDict
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from google.protobuf.message import Message
+    from rich.progress import ProgressColumn
 
 # A pipe has no width; a table for it must not be folded.
 _PIPE_COLUMNS = 400
@@ -82,6 +85,23 @@ class Session:
         """Tells people something beside what was asked for."""
         if not self.as_json:
             self.errors.print(Text(plain(text)))
+
+    def progress(self, *columns: ProgressColumn) -> Progress:
+        """Bars on standard error, where a person sees them."""
+        console = self.errors
+        return Progress(*columns, console=console, transient=True, disable=self.as_json or not console.is_terminal)
+
+    def confirm(self, question: str, *, yes: bool) -> None:
+        """Goes on if the user agrees, or has agreed beforehand.
+
+        Raises:
+            CommandError: Nobody can be asked.
+        """
+        if yes:
+            return
+        if self.as_json:
+            raise CommandError("with --json nobody can be asked; give --yes too")
+        typer.confirm(question, abort=True, err=True)
 
     def emit(self, value: Mapping[str, Any]) -> None:
         """Writes for programs what was asked for: JSON on one line."""
