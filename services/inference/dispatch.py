@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from services.chassis.errors import Failure, Reason
+from services.inference.admission import Priority
 from services.inference.answers import held
 from services.inference.engine import End, FinishReason
 from services.inference.requirements import check, missing
@@ -45,6 +46,8 @@ class Dispatch:
         patience: How long and how often to try.
         first_token: Seconds that one backend may take to its first content.
         deadline: On the clock of `time.monotonic`, when the request must be over; None for never.
+        priority: Who goes first at an engine that has only so much room.
+        queued: Seconds waited for such room.
         attempts: Those that have failed so far.
         last: The backend asked last; None before the first.
     """
@@ -53,6 +56,8 @@ class Dispatch:
     patience: Patience
     first_token: float
     deadline: float | None
+    priority: Priority = Priority.DEFAULT
+    queued: float = 0.0
     attempts: list[Attempt] = field(default_factory=list)
     last: Backend | None = None
 
@@ -117,7 +122,11 @@ class Dispatch:
         if missing(model, generation) is not None:
             check(model, generation, (one.model for one in self.router.models.listed()))
         generation = replace(generation, model=model.name)
-        lease = backend.enter()
+        permit = None
+        if backend.admission is not None:
+            permit = await backend.admission.enter(self.priority, most_seconds=self.left())
+            self.queued += permit.queued
+        lease = backend.enter(permit)
         events = backend.found.engine.generate(generation)
         if generation.form.output is not None:
             events = held(generation, events)

@@ -200,14 +200,14 @@ class Inference:
         call = current_call()
         treatment = self._evaluate(request)
         generation = treated(request, treatment)
-        dispatch = Dispatch(self._router, self._patience, self._limits.first_token, self._deadline(call))
+        dispatch = Dispatch(self._router, self._patience, self._limits.first_token, self._deadline(call), request.priority)
         permit: Permit | None = None
         opened: Opened | None = None
         try:
             route, generation = self.plan(request, generation)
             permit = await self._admission.enter(request.priority, call.tenant or request.user, dispatch.left())
-            progress.queued = permit.queued
             opened = await dispatch.open(route, generation)
+            progress.queued = permit.queued + dispatch.queued
             lease, event = opened.lease, opened.first
             yield _started(request, treatment, (*dispatch.attempts, attempt_of(lease, Outcome.ANSWERED)), route.alias)
             with StreamWatch(lease.backend.found.engine.name, self._limits.inter_token, dispatch.deadline) as watch:

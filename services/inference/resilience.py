@@ -60,7 +60,7 @@ class Verdict(Enum):
 # What passes, or may be one server's trouble.
 _PASSING: Final = {Reason.ENGINE_UNAVAILABLE, Reason.ENGINE_OVERLOADED, Reason.GENERATION_FAILED}
 # What is wrong with the request itself, or what no backend can change.
-_REQUESTS_OWN: Final = {Reason.INVALID_FIELD, Reason.MALFORMED_REQUEST, Reason.DEADLINE_EXCEEDED, Reason.OVERLOADED}
+_REQUESTS_OWN: Final = {Reason.INVALID_FIELD, Reason.MALFORMED_REQUEST, Reason.DEADLINE_EXCEEDED}
 # What says that the backend is ill. One that has too much to do is well, and says when to come back.
 _ILL: Final = {Reason.ENGINE_UNAVAILABLE, Reason.GENERATION_FAILED, Reason.ENGINE_REFUSED_CREDENTIALS}
 

@@ -12,9 +12,10 @@ import random
 import time
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from services.chassis.errors import Failure, Reason
+from services.inference.admission import Admission
 from services.inference.engine import Role
 from services.inference.models import AUTO
 from services.inference.policy import Policy
@@ -23,6 +24,7 @@ from services.inference.resilience import Breaker, BreakerLimits, BreakerState, 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from services.inference.admission import Permit
     from services.inference.engine import Engine, Generation
     from services.inference.models import Found, Models
     from services.inference.policy import Alias
@@ -38,32 +40,48 @@ _PREFIX: Final = 256
 _MOST_BACKENDS: Final = 1024
 
 
+@runtime_checkable
+class Roomy(Protocol):
+    """An engine that runs only so many generations of one model at once: more would wait inside it, whatever their class."""
+
+    @property
+    def room(self) -> int:
+        """How many, at least 1."""
+
+
 @dataclass(slots=True, eq=False)
 class Backend:
-    """One model on one server, and how it is doing."""
+    """One model on one server, and how it is doing. `admission` is there where the engine has only so much room."""
 
     name: str
     found: Found
     breaker: Breaker
+    admission: Admission | None = None
     in_flight: int = 0
     mean_seconds: float = 0.0
 
-    def enter(self) -> Lease:
-        """Counts a request in."""
+    def enter(self, permit: Permit | None = None) -> Lease:
+        """Counts a request in; the permit is given back when the lease ends."""
         self.in_flight += 1
-        return Lease(self, self.breaker.enter())
+        return Lease(self, self.breaker.enter(), permit)
+
+    def load(self) -> int:
+        """How many requests it has, or has waiting."""
+        waiting = 0 if self.admission is None else sum(one.waiting for one in self.admission.load().values())
+        return self.in_flight + waiting
 
 
 class Lease:
     """One request at a backend, from `Backend.enter` until `end`. Ending it twice does no harm."""
 
-    __slots__ = ("_ticket", "backend", "began", "is_over")
+    __slots__ = ("_permit", "_ticket", "backend", "began", "is_over")
 
-    def __init__(self, backend: Backend, ticket: int) -> None:
+    def __init__(self, backend: Backend, ticket: int, permit: Permit | None) -> None:
         self.backend = backend
         self.began = time.monotonic()
         self.is_over = False
         self._ticket = ticket
+        self._permit = permit
 
     def seconds(self) -> float:
         """How long the request has been at the backend."""
@@ -94,6 +112,8 @@ class Lease:
             return False
         self.is_over = True
         self.backend.in_flight -= 1
+        if self._permit is not None:
+            self._permit.release()
         return True
 
 
@@ -197,7 +217,9 @@ class Router:
         if known is None:
             if len(self._backends) >= _MOST_BACKENDS:
                 self._forget_idle()
-            known = self._backends[key] = Backend(self._name(found.engine), found, Breaker(self.breaker_limits))
+            admission = Admission(found.engine.room) if isinstance(found.engine, Roomy) else None
+            known = Backend(self._name(found.engine), found, Breaker(self.breaker_limits), admission)
+            self._backends[key] = known
         elif known.found.model is not found.model:
             known.found = found
         return known
@@ -212,11 +234,11 @@ class Router:
 
     def _forget_idle(self) -> None:
         for key, one in list(self._backends.items()):
-            if not one.in_flight and one.breaker.state is BreakerState.CLOSED:
+            if not one.load() and one.breaker.state is BreakerState.CLOSED:
                 del self._backends[key]
 
     def _load(self, backend: Backend) -> float:
-        return backend.in_flight + self.waiting(backend.found.engine)
+        return backend.load() + self.waiting(backend.found.engine)
 
 
 def _rank(affinity: str, backend: Backend) -> bytes:

@@ -286,6 +286,31 @@ async def test_cancelling_a_stream_in_any_state_gives_everything_back(first: Fla
     assert backend.in_flight == 0
 
 
+async def test_an_engine_with_little_room_serves_by_class_and_is_not_taken_for_ill(first: FlakyEngine) -> None:
+    first.room = 1  # type: ignore[attr-defined]  # what makes an engine a roomy one
+    first.hangs_after = 1
+    async with Models([first], probe_seconds=60) as models:
+        router = Router(models)
+        inference = Inference(models, None, router=router, limits=TimeLimits(first_token=0.1, inter_token=60))
+        running = asyncio.create_task(outcome(inference, asked()))
+        await until(lambda: first.open == 1)
+        first.hangs_after = None
+        bulk = asyncio.create_task(inference.complete(asked(priority=Priority.BULK)))
+        await asyncio.sleep(0)
+        person = asyncio.create_task(inference.complete(asked(priority=Priority.INTERACTIVE)))
+        # Longer than an engine may take to its first content.
+        await asyncio.sleep(0.15)
+        (backend,) = router.backends()
+        assert (len(first.asked), backend.load(), backend.in_flight) == (1, 3, 1)
+        running.cancel()
+        done, _ = await asyncio.wait([bulk, person], return_when=asyncio.FIRST_COMPLETED)
+        assert person in done
+        answers = [await person, await bulk]
+    assert all(one.finished.timings.queued >= 0.14 for one in answers)
+    assert [len(one.finished.attempts) for one in answers] == [1, 1]
+    assert (backend.load(), backend.admission and backend.admission.free) == (0, 1)
+
+
 async def test_requests_beyond_the_room_wait_and_say_for_how_long(first: FlakyEngine) -> None:
     admission = Admission(1, {priority: Class(0, 1, 50.0, 5.0) for priority in Priority})
     async with Models([first], probe_seconds=60) as models:

@@ -56,6 +56,7 @@ def fail(breaker: Breaker, times: int = 1) -> None:
         (Reason.CONTENT_POLICY, Verdict.ELSEWHERE, False),
         (Reason.MODEL_NOT_FOUND, Verdict.ELSEWHERE, False),
         (Reason.ENGINE_REFUSED_CREDENTIALS, Verdict.ELSEWHERE, True),
+        (Reason.OVERLOADED, Verdict.ELSEWHERE, False),
         (Reason.INVALID_FIELD, Verdict.NOWHERE, False),
         (Reason.DEADLINE_EXCEEDED, Verdict.NOWHERE, False),
     ],
