@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from penstock.assigner import Assigner
@@ -82,6 +83,7 @@ def main() -> None:
         cached = CachedInference(inference, CachedVectors(inference, models, vectors), inference.plan, assigner, answers)
         Gauges(models, router, admission, (answers, vectors))
         figures = Figures(lambda: (one.model.name for one in models.listed()))
+        memory.observe = partial(figures.loaded, "llamacpp")
         served = _served(
             Metered(cached if settings.cache_bytes else inference, figures),
             models,
@@ -157,14 +159,15 @@ def _remote_engines(settings: InferenceSettings) -> list[Engine]:
     from services.inference.engines.vllm import VllmEngine  # noqa: PLC0415
 
     limits = Limits(settings.connect_seconds, settings.first_token_seconds, settings.inter_token_seconds)
-    embedders = {name.strip() for name in settings.embedding_models.split(",")} - {""}
+    embedders, viewers = _names(settings.embedding_models), _names(settings.image_models)
     engines: list[Engine] = []
     for url, key, engine in (
         (settings.vllm_base_url, settings.vllm_api_key, VllmEngine),
         (settings.openai_base_url, settings.openai_api_key, OpenAIEngine),
     ):
         engines += [
-            engine(one, api_key=key.get_secret_value(), embedding_models=embedders, limits=limits) for one in _urls(url)
+            engine(one, api_key=key.get_secret_value(), embedding_models=embedders, image_models=viewers, limits=limits)
+            for one in _urls(url)
         ]
     engines += [
         OllamaEngine(one, limits=limits, keep_alive=settings.ollama_keep_alive) for one in _urls(settings.ollama_base_url)
@@ -185,6 +188,10 @@ async def _watch_queues(settings: InferenceSettings, router: Router, stack: Asyn
         servers = zip(router.models.engines, urls, strict=False)
         queues = await stack.enter_async_context(VllmQueues(servers, Limits(settings.connect_seconds)))
         router.waiting = queues.waiting
+
+
+def _names(given: str) -> set[str]:
+    return {name.strip() for name in given.split(",")} - {""}
 
 
 def _urls(given: str) -> list[str]:

@@ -50,6 +50,9 @@ class Memory:
         most: Most bytes that the models may take together (MAX_MEMORY); 0 for no limit.
         available: Tells how many bytes could be taken at present.
         watch_seconds: How often to look whether memory has become tight.
+
+    Attributes:
+        observe: Told of each model that was loaded, with the seconds it took, or of why it could not be.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Memory:
         self.most = most
         self._available = available
         self._watch_seconds = watch_seconds
+        self.observe: Callable[[str, float, Reason | None], None] = lambda *_: None
         self._tenants: list[Tenant] = []
         self._turn = asyncio.Lock()
         self._watch: asyncio.Task[None] | None = None

@@ -114,7 +114,7 @@ class Figures:
         )
         self._loads = histogram(
             "penstock_inference_model_load_seconds",
-            "Seconds that loading a model took; reason is empty where it succeeded.",
+            "Seconds that loading a model into this process took; reason is empty where it succeeded.",
             ("gen_ai_provider_name", "gen_ai_response_model", "reason"),
             _LOAD,
         )

@@ -37,7 +37,8 @@ class GenerateOptions(TypedDict, total=False):
     """Options of `generate` and `stream_generate`; see GenerateRequest for what they mean and their limits.
 
     `messages` are Message messages, or dictionaries such as `{"role": "user", "content": "Hello"}`. `passages` are Passage
-    messages or strings. `priority` is a Priority or its name: "system", "interactive", "default", "bulk".
+    messages or strings. `priority` is a Priority or its name: "system", "interactive", "default", "bulk". `cache` is a
+    CacheMode or its name: "use", "bypass", "refresh".
     """
 
     messages: Iterable[MessageInput]
@@ -61,6 +62,7 @@ class GenerateOptions(TypedDict, total=False):
     top_logprobs: int
     alternatives: int
     session: str
+    cache: int | str
 
 
 class AnswerOptions(TypedDict, total=False):
@@ -97,6 +99,8 @@ def generate_fields(prompt: str | None, options: GenerateOptions) -> dict[str, A
         fields["sampling"] = generation_pb2.Sampling(**sampling)
     if "priority" in fields:
         fields["priority"] = _enum(generation_pb2.Priority, "PRIORITY_", fields["priority"])
+    if "cache" in fields:
+        fields["cache"] = _enum(generation_pb2.CacheMode, "CACHE_MODE_", fields["cache"])
     fields["messages"] = [_message(message) for message in fields.get("messages", ())]
     fields["passages"] = [
         generation_pb2.Passage(text=passage) if isinstance(passage, str) else passage for passage in fields.get("passages", ())

@@ -190,6 +190,7 @@ class Resident:
         await asyncio.shield(self._leaving)
 
     async def _load(self, opening: Opening, before: Resident | None) -> None:
+        began = time.monotonic()
         try:
             if before is not None:
                 await before.leave()
@@ -201,6 +202,7 @@ class Resident:
             self._executor.shutdown(wait=False)
             self._memory.leave(self)
             self.is_current = self.is_current and failure.reason is Reason.ENGINE_UNAVAILABLE
+            self._memory.observe(self.name, time.monotonic() - began, failure.reason)
             raise
         if self._abandoned.is_set():
             await asyncio.to_thread(self._free)
@@ -208,6 +210,7 @@ class Resident:
             raise closed()
         self._loaded_at = time.time()
         self.last_used = time.monotonic()
+        self._memory.observe(self.name, self.last_used - began, None)
 
     async def _leave(self) -> None:
         await asyncio.wait([self._loading])

@@ -88,6 +88,8 @@ async def test_the_policy_and_priorities(face: Face, backend: Backend) -> None:
     assert backend.requests[-1].revision == "r1"
     await face.call("generate", "hi", priority="bulk")
     assert backend.requests[-1].priority == generation_pb2.PRIORITY_BULK
+    await face.call("generate", "hi", cache="bypass")
+    assert backend.requests[-1].cache == generation_pb2.CACHE_MODE_BYPASS
 
 
 async def test_lists_go_through_all_pages(face: Face, backend: Backend) -> None:

@@ -184,6 +184,20 @@ async def test_a_model_beyond_the_limit_is_refused_with_the_figures(folder: Path
         assert (await states(engine))["a"] is ModelState.UNLOADED
 
 
+async def test_loads_are_told_with_their_time_and_failures_with_their_reason(folder: Path) -> None:
+    memory = Memory()
+    told: list[tuple[str, float, Reason | None]] = []
+    memory.observe = lambda *one: told.append(one)
+    async with engine_in(folder, memory) as engine:
+        await load(engine, "a")
+        await load(engine, "a")
+        memory.most = 1
+        with pytest.raises(Failure):
+            await load(engine, "c")
+    assert [(name, reason) for name, _, reason in told] == [("a", None), ("c", Reason.OUT_OF_MEMORY)]
+    assert told[0][1] > 0
+
+
 async def test_optimizing_unloads_idle_models_and_keeps_those_in_use(folder: Path) -> None:
     memory = Memory()
     async with engine_in(folder, memory) as engine:
@@ -229,8 +243,9 @@ async def test_deleting_removes_the_file_and_the_model(engine: LlamaCppEngine, f
 
 
 async def test_safetensors_are_converted_once_and_answer_as_the_gguf_does(tmp_path: Path) -> None:
-    tiny_llama_hf.build(tmp_path, "hf")
-    tiny_llama.build(tmp_path, "gguf")
+    shape = tiny_llama.Shape(width=512, layers=16)  # it takes a moment
+    tiny_llama_hf.build(tmp_path, "hf", shape)
+    tiny_llama.build(tmp_path, "gguf", shape)
     async with engine_in(tmp_path) as engine:
         model = await listed(engine, "hf")
         assert model.files is not None
