@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from services.inference.form import Form, TokenLogprob, ToolCall, ToolCallDelta
+from services.inference.form import Form, Image, TokenLogprob, ToolCall, ToolCallDelta
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -81,12 +81,14 @@ class Message:
         text: What is said; for TOOL what the tool gave back.
         tool_calls: Of an ASSISTANT: the calls it asked for.
         tool_call: Of a TOOL: the id of the call that `text` answers.
+        images: Of a USER: what is to be read before the text.
     """
 
     role: Role
     text: str
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call: str = ""
+    images: tuple[Image, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

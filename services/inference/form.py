@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image to read: its bytes and what they are, such as `image/png`, or its address."""
+
+    data: bytes = b""
+    media_type: str = ""
+    url: str = ""
+
+    def address(self) -> str:
+        """Its address; one that holds the image itself where there is no other."""
+        return self.url or f"data:{self.media_type};base64,{self.base64()}"
+
+    def base64(self) -> str:
+        """Its bytes as text."""
+        return b64encode(self.data).decode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from penstock.inference.v1 import form_pb2, generation_pb2, generation_service_p
 
 from services.chassis.errors import invalid_field
 from services.inference.engine import Message, Role
-from services.inference.form import Form, JsonSchema, OneOf, Regex, Tool, ToolCall, ToolUse
+from services.inference.form import Form, Image, JsonSchema, OneOf, Regex, Tool, ToolCall, ToolUse
 from services.inference.form_checks import check_choice, check_object, check_pattern
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ ROLES: Final = {
     generation_pb2.ROLE_ASSISTANT: Role.ASSISTANT,
     generation_pb2.ROLE_TOOL: Role.TOOL,
 }
+# Parts that go with one role only.
+_PLACES: Final = {"tool_result": Role.TOOL, "tool_call": Role.ASSISTANT, "image": Role.USER}
 TOOL_USES: Final = {
     form_pb2.TOOL_USE_UNSPECIFIED: ToolUse.AUTO,
     form_pb2.TOOL_USE_AUTO: ToolUse.AUTO,
@@ -73,11 +75,12 @@ def messages_of(messages: Iterable[generation_pb2.Message]) -> tuple[Message, ..
 def _messages(field: str, message: generation_pb2.Message) -> Iterator[Message]:
     role = ROLES[message.role]
     texts: list[str] = []
+    images: list[Image] = []
     calls: list[ToolCall] = []
     results: list[form_pb2.ToolResult] = []
     for place, part in enumerate(message.parts):
         kind = part.WhichOneof("content")
-        if (kind == "tool_result") != (role is Role.TOOL) or (kind == "tool_call" and role is not Role.ASSISTANT):
+        if _PLACES.get(kind or "", role) is not role or (role is Role.TOOL and kind != "tool_result"):
             raise invalid_field(
                 f"{field}.parts[{place}]", f"a part {kind!r} does not go with {generation_pb2.Role.Name(message.role)}"
             )
@@ -85,12 +88,21 @@ def _messages(field: str, message: generation_pb2.Message) -> Iterator[Message]:
             results.append(part.tool_result)
         elif kind == "tool_call":
             calls.append(ToolCall(part.tool_call.id, part.tool_call.name, part.tool_call.arguments or "{}"))
+        elif kind == "image":
+            images.append(image_of(f"{field}.parts[{place}].image", part.image))
         else:
             texts.append(part.text)
     if role is Role.TOOL:
         yield from (Message(role, result.text, tool_call=result.id) for result in results)
     else:
-        yield Message(role, "".join(texts), tuple(calls))
+        yield Message(role, "".join(texts), tuple(calls), images=tuple(images))
+
+
+def image_of(field: str, image: generation_pb2.Image) -> Image:
+    """Reads an image. Raises INVALID_FIELD for bytes that are not said to be any kind of image."""
+    if image.WhichOneof("source") == "data" and not image.media_type:
+        raise invalid_field(f"{field}.media_type", "it is required with `data`")
+    return Image(image.data, image.media_type, image.url)
 
 
 def delta_events(delta: Delta) -> Iterator[generation_service_pb2.StreamGenerateResponse]:

@@ -10,9 +10,10 @@ import msgspec
 
 from services.chassis.errors import Failure, Reason
 from services.inference.engine import Message, Role, Sampling
-from services.inference.form import Form, ToolCall
+from services.inference.form import Form, Image, ToolCall
 from services.inference.inference import CacheMode, Request
 from services.inference.openai_forms import FunctionTool, NamedTool, ResponseFormat, form_of
+from services.inference.openai_parts import part_of, wrong_parameter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,17 +146,6 @@ def _decoded(decode: Callable[[bytes], _T], body: bytes) -> _T:
         raise wrong_parameter("", "the body is not valid JSON in UTF-8") from error
 
 
-def wrong_parameter(field: str, problem: str) -> Failure:
-    """INVALID_OPENAI_REQUEST; `problem` continues the sentence that the parameter's name begins."""
-    message = f"{field}: {problem}" if field else problem
-    return Failure(
-        Reason.INVALID_OPENAI_REQUEST,
-        message,
-        metadata={"field": field} if field else {},
-        violations=[(field, problem)] if field else (),
-    )
-
-
 def _check_length(field: str, text: str) -> None:
     # Characters first: encoding a text only to measure it costs.
     if len(text) > _MAX_TEXT or (len(text) * 4 > _MAX_TEXT and len(text.encode()) > _MAX_TEXT):
@@ -196,11 +186,16 @@ def _message(index: int, turn: _Turn) -> Message:
     if role is None:
         raise wrong_parameter(f"{field}.role", f"{turn.role[:40]!r} is none of {', '.join(_ROLES)}")
     content = turn.content
+    images: tuple[Image, ...] = ()
     if isinstance(content, list):
-        text = "".join(_part(f"{field}.content[{place}]", part) for place, part in enumerate(content))
+        parts = [part_of(f"{field}.content[{place}]", part) for place, part in enumerate(content)]
+        text = "".join(part for part in parts if isinstance(part, str))
+        images = tuple(part for part in parts if isinstance(part, Image))
     else:
         text = content or ""
-    if not text and role not in {Role.ASSISTANT, Role.TOOL}:
+    if images and role is not Role.USER:
+        raise wrong_parameter(f"{field}.content", "only the user shows images")
+    if not text and not images and role not in {Role.ASSISTANT, Role.TOOL}:
         raise wrong_parameter(f"{field}.content", "it is empty")
     _check_length(f"{field}.content", text)
     if turn.tool_calls and role is not Role.ASSISTANT:
@@ -208,13 +203,4 @@ def _message(index: int, turn: _Turn) -> Message:
     if (role is Role.TOOL) != bool(turn.tool_call_id):
         raise wrong_parameter(f"{field}.tool_call_id", "it goes with role 'tool', and that with it")
     calls = (ToolCall(call.id, call.function.name, call.function.arguments or "{}") for call in turn.tool_calls or ())
-    return Message(role, text, tuple(calls), turn.tool_call_id)
-
-
-def _part(field: str, part: dict[str, Any]) -> str:
-    if part.get("type") != "text":
-        raise wrong_parameter(f"{field}.type", "only parts of type 'text' are supported")
-    text = part.get("text")
-    if not isinstance(text, str):
-        raise wrong_parameter(f"{field}.text", "it must be a string")
-    return text
+    return Message(role, text, tuple(calls), turn.tool_call_id, images)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _OUTPUTS: Final = {JsonSchema: Capability.JSON_SCHEMA, Regex: Capability.REGEX, OneOf: Capability.CHOICE}
 _MEANS: Final = {
     Capability.TOOLS: "ask to have tools called",
+    Capability.IMAGES: "read images",
     Capability.JSON_SCHEMA: "be held to a JSON Schema",
     Capability.REGEX: "be held to a regular expression",
     Capability.CHOICE: "be held to one of several texts",
@@ -44,10 +45,22 @@ def check(model: Model, generation: Generation, others: Iterable[Model]) -> None
     )
 
 
+def check_addresses(engine: str, generation: Generation) -> None:
+    """Raises MODEL_CAPABILITY_MISSING for images by address: a server of one's own would fetch them from inside its network."""
+    if any(image.url for message in generation.messages for image in message.images):
+        raise Failure(
+            Reason.MODEL_CAPABILITY_MISSING,
+            f"model: {generation.model} of engine {engine} is given no addresses of images; send the image itself",
+            metadata={"model": generation.model, "capability": Capability.IMAGES.name},
+        )
+
+
 def _needed(generation: Generation) -> Iterator[Capability]:
     form = generation.form
     if form.tools or any(message.tool_calls or message.tool_call for message in generation.messages):
         yield Capability.TOOLS
+    if any(message.images for message in generation.messages):
+        yield Capability.IMAGES
     if form.output is not None:
         yield _OUTPUTS[type(form.output)]
     if form.top_logprobs is not None:

@@ -39,6 +39,10 @@ class InferenceSettings(ServerSettings):
     embedding_models: str = Field(
         default="", description="models of OpenAI servers that embed though the name does not tell so; separated by commas"
     )
+    image_models: str = Field(
+        default="",
+        description="models of OpenAI servers that read images though the name does not tell; by commas",
+    )
     probe_seconds: float = Field(default=5.0, gt=0, description="how often engines are asked what they serve")
     connect_seconds: float = Field(default=2.0, gt=0, description="how long connecting to an engine may take")
     first_token_seconds: float = Field(default=120.0, gt=0, description="how long an engine may take to its first content")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _NAME: Final = anthropic_messages.NAME
 _VERSION: Final = "2023-06-01"
-_CAPABILITIES: Final = (Capability.GENERATION, Capability.TOOLS, Capability.JSON_SCHEMA)
+_CAPABILITIES: Final = (Capability.GENERATION, Capability.TOOLS, Capability.JSON_SCHEMA, Capability.IMAGES)
 
 
 class _Card(msgspec.Struct):

@@ -14,7 +14,7 @@ from services.inference.form_checks import check_object
 
 if TYPE_CHECKING:
     from services.inference.engine import Generation, Message
-    from services.inference.form import Form
+    from services.inference.form import Form, Image
 
 NAME: Final = "anthropic"
 # The API wants a limit; all its models can write so much.
@@ -99,11 +99,19 @@ def _append(turns: list[dict[str, Any]], message: Message) -> None:
 def _blocks(message: Message) -> list[dict[str, Any]]:
     if message.role is Role.TOOL:
         return [{"type": "tool_result", "tool_use_id": message.tool_call, "content": message.text}]
-    blocks: list[dict[str, Any]] = [{"type": "text", "text": message.text}] if message.text else []
+    blocks: list[dict[str, Any]] = [{"type": "image", "source": _source(image)} for image in message.images]
+    if message.text:
+        blocks.append({"type": "text", "text": message.text})
     for call in message.tool_calls:
         check_object("tool_call.arguments", call.arguments)
         blocks.append({"type": "tool_use", "id": call.id, "name": call.name, "input": msgspec.Raw(call.arguments.encode())})
     return blocks
+
+
+def _source(image: Image) -> dict[str, str]:
+    if image.url:
+        return {"type": "url", "url": image.url}
+    return {"type": "base64", "media_type": image.media_type, "data": image.base64()}
 
 
 def _tools(form: Form) -> dict[str, Any]:

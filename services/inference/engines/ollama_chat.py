@@ -12,6 +12,7 @@ from services.inference.engine import Delta, End, FinishReason, Role, Usage, Usa
 from services.inference.engines.remote import failed, refused_in_stream
 from services.inference.form import JsonSchema, ToolCallDelta, ToolUse
 from services.inference.form_checks import check_object
+from services.inference.requirements import check_addresses
 
 if TYPE_CHECKING:
     from services.inference.engine import Generation, Message
@@ -49,6 +50,7 @@ _decode_piece = msgspec.json.Decoder(_Piece).decode
 
 def request(generation: Generation, keep_alive: str | int | None = None) -> bytes:
     """The body of a chat. Raises MODEL_CAPABILITY_MISSING for what Ollama has no word for."""
+    check_addresses(_NAME, generation)
     sampling, form = generation.sampling, generation.form
     options = {
         "temperature": sampling.temperature,
@@ -82,6 +84,8 @@ def _message(message: Message, called: dict[str, str]) -> dict[str, Any]:
     if message.role is Role.TOOL:
         # Ollama knows calls by the tool's name, not by an id.
         written["tool_name"] = called.get(message.tool_call, message.tool_call)
+    if message.images:
+        written["images"] = [image.base64() for image in message.images]
     for call in message.tool_calls:
         check_object("tool_call.arguments", call.arguments)
     if message.tool_calls:

@@ -28,6 +28,7 @@ _CAPABILITIES: Final = {
     "completion": Capability.GENERATION,
     "embedding": Capability.EMBEDDING,
     "tools": Capability.TOOLS,
+    "vision": Capability.IMAGES,
 }
 # A large model takes its time to load, and to be verified after it has been fetched.
 _PATIENT: Final = Limits(connect=2.0, first_token=600.0, inter_token=600.0)

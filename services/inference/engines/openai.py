@@ -15,6 +15,7 @@ from services.inference.engines import openai_chat
 from services.inference.engines.remote import Limits, RemoteServer, failed, refused_in_stream, unavailable
 from services.inference.form import Form, OneOf, Regex
 from services.inference.prompting import grounded
+from services.inference.requirements import check_addresses
 from services.inference.tokenization import Tokens
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ _BY_ALL: Final = (Capability.TOOLS, Capability.JSON_SCHEMA, Capability.LOGPROBS,
 _VLLM: Final = "vllm"
 _LLAMACPP: Final = "llamacpp"
 _MORE: Final = {_VLLM: (Capability.REGEX, Capability.CHOICE), _LLAMACPP: (Capability.CHOICE,)}
+# So do those that read images.
+_SEES: Final = re.compile(
+    r"gpt-(?:4o|4\.1|5)|(?:^|/)o[134]\b|[-_.\d]vl\b|vision|llava|pixtral|internvl|minicpm-v|gemma-?[34]|llama-4|omni|multimodal",
+    re.IGNORECASE,
+)
 _NO_GRAMMAR: Final = re.compile(r"grammar error|failed to (?:compile|convert).*(?:grammar|schema|regex)", re.IGNORECASE)
 _NO_TOOLS: Final = re.compile(r"--enable-auto-tool-choice|tool-call-parser|does not support tools", re.IGNORECASE)
 
@@ -54,11 +60,18 @@ class _Cards(msgspec.Struct):
 
 
 class _Template(msgspec.Struct):
-    supports_tools: bool = True
+    supports_tools: bool = False
+
+
+class _Modalities(msgspec.Struct):
+    vision: bool = False
 
 
 class _Props(msgspec.Struct):
+    """What llama.cpp's server tells of its one model."""
+
     chat_template_caps: _Template = msgspec.field(default_factory=_Template)
+    modalities: _Modalities = msgspec.field(default_factory=_Modalities)
 
 
 class _Tokens(msgspec.Struct):
@@ -93,13 +106,20 @@ class OpenAIEngine:
         base_url: Its address, with the API's version at the end or without.
         api_key: Its key; empty where it wants none.
         embedding_models: Names of its models that embed, where the name does not tell.
+        image_models: Names of its models that read images, where the name does not tell.
         limits: How long it may take.
     """
 
     name = _NAME
 
     def __init__(
-        self, base_url: str, *, api_key: str = "", embedding_models: Collection[str] = (), limits: Limits | None = None
+        self,
+        base_url: str,
+        *,
+        api_key: str = "",
+        embedding_models: Collection[str] = (),
+        image_models: Collection[str] = (),
+        limits: Limits | None = None,
     ) -> None:
         url = base_url_of(base_url)
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
@@ -108,10 +128,12 @@ class OpenAIEngine:
         self._api = url.removeprefix(root)
         self._server = RemoteServer(_NAME, root, headers=headers, limits=limits or Limits())
         self._embedding_models = frozenset(embedding_models)
+        self._image_models = frozenset(image_models)
         self._owners: dict[str, str] = {}
         self._adapters: set[str] = set()
         # OpenAI's own newer models refuse the name that all other servers know.
         host = urlsplit(url).hostname or ""
+        self._is_outside = urlsplit(url).scheme == "https"
         self._limit_field = "max_completion_tokens" if host.endswith("openai.com") else "max_tokens"
 
     async def models(self) -> Sequence[Model]:
@@ -123,13 +145,16 @@ class OpenAIEngine:
             raise unavailable(_NAME, "its list of models is not in OpenAI's format") from error
         self._owners = {card.id: card.owned_by for card in cards.data}
         self._adapters = {card.id for card in cards.data if card.parent}
-        calls_tools = _LLAMACPP not in self._owners.values() or await self._template_has_tools()
-        return [self._model(card, calls_tools=calls_tools) for card in sorted(cards.data, key=lambda card: card.id)]
+        props = await self._props() if _LLAMACPP in self._owners.values() else None
+        return [self._model(card, props) for card in sorted(cards.data, key=lambda card: card.id)]
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Event, None]:
         """Streams a chat completion."""
-        if generation.form != Form() and generation.model not in self._owners:
+        has_images = any(message.images for message in generation.messages)
+        if (has_images or generation.form != Form()) and generation.model not in self._owners:
             await self.models()
+        if not self._is_outside or self._owners.get(generation.model) in _MORE:
+            check_addresses(_NAME, generation)
         body = self._chat(grounded(generation))
         try:
             async with self._server.stream(f"{self._api}/chat/completions", body) as lines:
@@ -186,27 +211,35 @@ class OpenAIEngine:
         """Closes the connections."""
         await self._server.close()
 
-    async def _template_has_tools(self) -> bool:
-        """Whether the chat template of llama.cpp's server has a place for tools; without one it would leave them out."""
+    async def _props(self) -> _Props:
+        """What llama.cpp's server says of its model; a chat template without a place for tools would leave them out."""
         try:
-            return _decode_props(await self._server.get("/props")).chat_template_caps.supports_tools
+            return _decode_props(await self._server.get("/props"))
         except (Failure, msgspec.DecodeError):
-            return False
+            return _Props()
 
-    def _model(self, card: _Card, *, calls_tools: bool) -> Model:
+    def _model(self, card: _Card, props: _Props | None) -> Model:
         embeds = card.id in self._embedding_models or _EMBEDDER.search(card.id) is not None
         meta = card.meta or _Meta()
-        can = [one for one in (*_BY_ALL, *_MORE.get(card.owned_by, ())) if calls_tools or one is not Capability.TOOLS]
         return Model(
             name=card.id,
             engine=_NAME,
-            capabilities=(Capability.EMBEDDING, *dimensions.more(card.id)) if embeds else (Capability.GENERATION, *can),
+            capabilities=(Capability.EMBEDDING, *dimensions.more(card.id)) if embeds else self._writing(card, props),
             context_tokens=card.max_model_len or meta.n_ctx or meta.n_ctx_train or 0,
             dimensions=(meta.n_embd or 0) if embeds else 0,
             size_bytes=meta.size or 0,
             description="A model of a server with the OpenAI API.",
             fingerprint=f"{_NAME}:{card.id}" if embeds else "",
         )
+
+    def _writing(self, card: _Card, props: _Props | None) -> tuple[Capability, ...]:
+        """What a model can that writes."""
+        sees = card.id in self._image_models or _SEES.search(card.id) is not None
+        tools = True
+        if props is not None:
+            sees, tools = props.modalities.vision, props.chat_template_caps.supports_tools
+        told = [one for one in (*_BY_ALL, *_MORE.get(card.owned_by, ())) if tools or one is not Capability.TOOLS]
+        return (Capability.GENERATION, *told, *((Capability.IMAGES,) if sees else ()))
 
     def _chat(self, generation: Generation) -> bytes:
         sampling, form, owner = generation.sampling, generation.form, self._owners.get(generation.model, "")

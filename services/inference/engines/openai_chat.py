@@ -81,6 +81,10 @@ def messages(generation: Generation) -> list[dict[str, Any]]:
 def _message(message: Message) -> dict[str, Any]:
     if message.role is Role.TOOL:
         return {"role": "tool", "tool_call_id": message.tool_call, "content": message.text}
+    if message.images:
+        parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": one.address()}} for one in message.images]
+        text = [{"type": "text", "text": message.text}] if message.text else []
+        return {"role": message.role.value, "content": parts + text}
     if not message.tool_calls:
         return {"role": message.role.value, "content": message.text}
     calls = [

@@ -42,9 +42,15 @@ class VllmEngine(OpenAIEngine):
     """
 
     def __init__(
-        self, base_url: str, *, api_key: str = "", embedding_models: Collection[str] = (), limits: Limits | None = None
+        self,
+        base_url: str,
+        *,
+        api_key: str = "",
+        embedding_models: Collection[str] = (),
+        image_models: Collection[str] = (),
+        limits: Limits | None = None,
     ) -> None:
-        super().__init__(base_url, api_key=api_key, embedding_models=embedding_models, limits=limits)
+        super().__init__(base_url, api_key=api_key, embedding_models=embedding_models, image_models=image_models, limits=limits)
         self._sleeps: bool | None = None  # None while it has not been asked
         self._is_asleep = False
         self._used: Counter[str] = Counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -68,7 +69,12 @@ async def _answer(response: web.StreamResponse, body: dict[str, Any]) -> None:
     await _send(response, "ping")
     choice = body.get("tool_choice", {"type": "auto"})
     last = body["messages"][-1]["content"]
-    if "tools" in body and choice["type"] != "none" and not any(block["type"] == "tool_result" for block in last):
+    images = [block["source"] for block in last if block["type"] == "image"]
+    if images:
+        told = " ".join(_seen(source) for source in images)
+        await _block(response, 0, {"type": "text", "text": ""}, [{"type": "text_delta", "text": told}])
+        spoken, reason = 1, "end_turn"
+    elif "tools" in body and choice["type"] != "none" and not any(block["type"] == "tool_result" for block in last):
         spoken, reason = await _call(response, body["tools"], choice), "tool_use"
     elif "output_config" in body:
         spoken, reason = await _json(response, body["output_config"]), "end_turn"
@@ -77,6 +83,13 @@ async def _answer(response: web.StreamResponse, body: dict[str, Any]) -> None:
     delta = {"stop_reason": reason, "stop_sequence": None}
     await _send(response, "message_delta", delta=delta, usage={"output_tokens": spoken})
     await _send(response, "message_stop")
+
+
+def _seen(source: dict[str, str]) -> str:
+    if source["type"] == "url":
+        return source["url"]
+    assert source["media_type"] == "image/png"
+    return str(len(base64.b64decode(source["data"], validate=True)))
 
 
 async def _call(response: web.StreamResponse, tools: list[dict[str, Any]], choice: dict[str, Any]) -> int:
@@ -153,7 +166,7 @@ async def open_written_server(folder: Path) -> AsyncIterator[Subject]:  # noqa: 
     engine = AnthropicEngine(f"http://127.0.0.1:{runner.addresses[0][1]}", api_key=KEY)
     absent = AnthropicEngine(NOWHERE, api_key=KEY)
     try:
-        yield Subject(engine, MODEL, "", absent, busy, caller=MODEL)
+        yield Subject(engine, MODEL, "", absent, busy, viewer=MODEL, caller=MODEL)
     finally:
         await engine.close()
         await runner.cleanup()

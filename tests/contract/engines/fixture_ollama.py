@@ -6,6 +6,7 @@ A real one joins in where OLLAMA_BASE_URL names it.
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
 import json
 import os
@@ -55,7 +56,7 @@ class WrittenOllama:
         if name not in {CHAT, EMBEDDER}:
             return _missing(name)
         info = {"general.architecture": "llama", "llama.context_length": 2048, "llama.embedding_length": 3}
-        capabilities = ["completion", "tools"] if name == CHAT else ["embedding"]
+        capabilities = ["completion", "tools", "vision"] if name == CHAT else ["embedding"]
         return web.json_response({"capabilities": capabilities, "model_info": info})
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
@@ -94,7 +95,10 @@ async def _answered_by_form(body: dict[str, Any], response: web.StreamResponse) 
     """A call of each tool, whole and without an id; or JSON in two pieces, where a format is asked for."""
     tools, form = body.get("tools"), body.get("format")
     counts = {"prompt_eval_count": 7, "eval_count": 4}
-    if tools and body["messages"][-1]["role"] != "tool":
+    images = [image for message in body["messages"] for image in message.get("images", ())]
+    if images:
+        await response.write(_line(body, " ".join(str(len(base64.b64decode(image, validate=True))) for image in images)))
+    elif tools and body["messages"][-1]["role"] != "tool":
         calls = [{"function": {"name": tool["function"]["name"], "arguments": {"city": "Kirkwall"}}} for tool in tools]
         await response.write(_line(body, "", tool_calls=calls))
     elif form is not None:
@@ -157,7 +161,7 @@ async def open_written_server(folder: Path) -> AsyncIterator[Subject]:  # noqa: 
 
         engine = OllamaEngine(address)
         try:
-            yield Subject(engine, CHAT, EMBEDDER, OllamaEngine(NOWHERE), busy, caller=CHAT)
+            yield Subject(engine, CHAT, EMBEDDER, OllamaEngine(NOWHERE), busy, viewer=CHAT, caller=CHAT)
         finally:
             await engine.close()
 

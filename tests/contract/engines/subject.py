@@ -32,6 +32,7 @@ class Subject:
         notices: Seconds within which that count shows that a client is gone.
         long: Tokens to ask for where a generation has to last; they fit into the context.
         ignores_names: The server takes any model's name for its only model.
+        viewer: Its model that reads images; empty where it has none.
         caller: Its model that calls tools; empty where it has none.
     """
 
@@ -43,6 +44,7 @@ class Subject:
     notices: float = 0.1
     long: int = 12_000
     ignores_names: bool = False
+    viewer: str = ""
     caller: str = ""
 
     def generation(self, question: str = "What does a penstock carry?", **settings: Any) -> Generation:

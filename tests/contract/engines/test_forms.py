@@ -13,7 +13,7 @@ from services.chassis.errors import Failure, Reason
 from services.inference.answers import Gathering
 from services.inference.engine import Capability, Delta, End, FinishReason, Message, Role, Sampling
 from services.inference.engines.openai import OpenAIEngine
-from services.inference.form import Form, JsonSchema, OneOf, Regex, Tool, ToolUse
+from services.inference.form import Form, Image, JsonSchema, OneOf, Regex, Tool, ToolUse
 from tests.contract.engines.conftest import HERE
 from tests.contract.engines.fixture_openai import llamacpp_server
 from tests.contract.engines.fixture_vllm import open_writer
@@ -200,6 +200,31 @@ async def test_what_a_tool_gave_is_read(subject: Subject) -> None:
     assert end.finish_reason in {FinishReason.LENGTH, FinishReason.STOP}
 
 
+async def test_images_are_shown(subject: Subject) -> None:
+    """Written servers tell the size of what they were shown; a model that really sees is in no registry here."""
+    if not subject.viewer:
+        pytest.skip("it reads no images")
+    models = {model.name: model for model in await subject.engine.models()}
+    assert Capability.IMAGES in models[subject.viewer].capabilities
+    shown = Message(Role.USER, "What is it?", images=(Image(b"12345", "image/png"), Image(b"123", "image/png")))
+    (answer,), _, _ = await answered(subject, model=subject.viewer, messages=(shown,))
+    assert answer.text == "5 3"
+
+
+async def test_only_providers_outside_are_given_addresses_of_images(subject: Subject) -> None:
+    if not subject.model or subject.engine.name in {"llamacpp", "extractive"}:
+        pytest.skip("it reads no images")
+    shown = Message(Role.USER, "What is it?", images=(Image(url="https://example.org/a.png"),))
+    if subject.engine.name == "anthropic":
+        (answer,), _, _ = await answered(subject, messages=(shown,))
+        assert answer.text == "https://example.org/a.png"
+        return
+    with pytest.raises(Failure) as caught:
+        await answered(subject, messages=(shown,))
+    assert caught.value.reason is Reason.MODEL_CAPABILITY_MISSING
+    assert caught.value.metadata["capability"] == "IMAGES"
+
+
 async def test_a_schema_that_no_grammar_can_hold_is_refused(subject: Subject) -> None:
     await able(subject, Capability.JSON_SCHEMA)
     if subject.engine.name in {"ollama", "anthropic"}:
@@ -236,6 +261,8 @@ async def test_a_template_without_a_place_for_tools_is_told(subject: Subject) ->
 async def test_vllm_calls_the_tool_that_is_named(vllm_writer: str) -> None:
     async with open_writer(vllm_writer) as subject:
         caller = replace(subject, caller=subject.model)
+        assert subject.absent is not None
+        await subject.absent.close()
         answer, end, _ = await calls_of(caller, tool_use=ToolUse.REQUIRED, tool_name="get_flow")
     # Blanks may stand between any two tokens, and random weights may write nothing else.
     assert end.finish_reason in {FinishReason.TOOL_CALLS, FinishReason.LENGTH}

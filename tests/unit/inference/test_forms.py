@@ -23,7 +23,8 @@ from services.inference.engine import (
     Usage,
     UsageSource,
 )
-from services.inference.form import Form, JsonSchema, OneOf, Regex, TokenLogprob, Tool, ToolCall, ToolCallDelta, ToolUse
+from services.inference.engines import openai_chat
+from services.inference.form import Form, Image, JsonSchema, OneOf, Regex, TokenLogprob, Tool, ToolCall, ToolCallDelta, ToolUse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 USAGE = Usage(1, 2, UsageSource.REPORTED)
 SCHEMA = '{"type": "object", "properties": {"z": {}, "a": {}}}'
+PNG = generation_pb2.Part(image=generation_pb2.Image(data=b"png", media_type="image/png"))
 TOOL = form_pb2.Tool(name="now", description="Tells the time.", parameters=SCHEMA)
 
 
@@ -129,6 +131,7 @@ def test_calls_and_results_are_read_a_message_a_result() -> None:
         (generation_pb2.ROLE_USER, generation_pb2.Part(tool_call=form_pb2.ToolCall(id="c1", name="now"))),
         (generation_pb2.ROLE_USER, generation_pb2.Part(tool_result=form_pb2.ToolResult(id="c1"))),
         (generation_pb2.ROLE_TOOL, generation_pb2.Part(text="noon")),
+        (generation_pb2.ROLE_ASSISTANT, PNG),
     ],
 )
 def test_parts_that_do_not_go_with_their_role_are_refused(
@@ -137,6 +140,28 @@ def test_parts_that_do_not_go_with_their_role_are_refused(
     with pytest.raises(Failure) as caught:
         form_convert.messages_of([generation_pb2.Message(role=role, parts=[part])])
     assert caught.value.metadata == {"field": "messages[0].parts[0]"}
+
+
+def test_images_of_the_user_are_read() -> None:
+    by_address = generation_pb2.Part(image=generation_pb2.Image(url="https://example.org/a.png"))
+    parts = [PNG, generation_pb2.Part(text="What is it?"), by_address]
+    (message,) = form_convert.messages_of([generation_pb2.Message(role=generation_pb2.ROLE_USER, parts=parts)])
+    images = (Image(b"png", "image/png"), Image(url="https://example.org/a.png"))
+    assert message == Message(Role.USER, "What is it?", images=images)
+    assert [image.address() for image in images] == ["data:image/png;base64,cG5n", "https://example.org/a.png"]
+    nameless = generation_pb2.Part(image=generation_pb2.Image(data=b"png"))
+    with pytest.raises(Failure) as caught:
+        form_convert.messages_of([generation_pb2.Message(role=generation_pb2.ROLE_USER, parts=[nameless])])
+    assert caught.value.metadata == {"field": "messages[0].parts[0].image.media_type"}
+
+
+def test_openai_servers_get_images_before_the_text() -> None:
+    message = Message(Role.USER, "What is it?", images=(Image(b"png", "image/png"),))
+    (written,) = openai_chat.messages(Generation("m", (message,)))
+    assert written["content"] == [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,cG5n"}},
+        {"type": "text", "text": "What is it?"},
+    ]
 
 
 def test_a_delta_is_a_message_for_its_text_and_one_for_each_piece_of_a_call() -> None:
@@ -157,6 +182,7 @@ def needs(form: Form, *messages: Message) -> Generation:
     [
         (needs(Form(tools=(Tool("now"),))), Capability.TOOLS),
         (needs(Form(), Message(Role.TOOL, "noon", tool_call="c1")), Capability.TOOLS),
+        (needs(Form(), Message(Role.USER, "", images=(Image(b"x", "image/png"),))), Capability.IMAGES),
         (needs(Form(output=JsonSchema("{}"))), Capability.JSON_SCHEMA),
         (needs(Form(output=Regex("a"))), Capability.REGEX),
         (needs(Form(output=OneOf(("a",)))), Capability.CHOICE),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from services.chassis.errors import Failure, Reason
 from services.inference.engine import Message, Role, Sampling
-from services.inference.form import Form, JsonSchema, ToolCall, ToolUse
+from services.inference.form import Form, Image, JsonSchema, ToolCall, ToolUse
 from services.inference.inference import CacheMode
 from services.inference.openai_requests import parse_chat, parse_embeddings, request_of
 
@@ -17,6 +17,13 @@ HELLO = [{"role": "user", "content": "Hello"}]
 PARAMETERS = {"type": "object", "properties": {"z": {"type": "string"}, "a": {"type": "string"}}}
 TOOL = {"type": "function", "function": {"name": "now", "description": "Tells the time.", "parameters": PARAMETERS}}
 CALL = {"id": "c1", "type": "function", "function": {"name": "now", "arguments": "{}"}}
+
+
+def image(url: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url, "detail": "low"}}
+
+
+SVG, BROKEN = image("data:image/svg;base64,cG5n"), image("data:image/png;base64,!")
 
 
 def chat(**fields: Any) -> bytes:
@@ -95,7 +102,18 @@ def test_what_is_harmless_or_unknown_is_ignored() -> None:
         ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": ""}]}, "messages[0].content"),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].type"),
+        ({"messages": [{"role": "user", "content": [{"type": "audio"}]}]}, "messages[0].content[0].type"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].image_url.url"),
+        ({"messages": [{"role": "user", "content": [image("http://a/b.png")]}]}, "messages[0].content[0].image_url.url"),
+        (
+            {"messages": [{"role": "user", "content": [image("data:image/svg;base64,cG5n")]}]},
+            "messages[0].content[0].image_url.url",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [image("data:image/png;base64,!")]}]},
+            "messages[0].content[0].image_url.url",
+        ),
+        ({"messages": [{"role": "system", "content": [image("https://a/b.png")]}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": 3}]}]}, "messages[0].content[0].text"),
         ({"messages": [*HELLO, {"role": "user", "content": "x" * (1024 * 1024 + 1)}]}, "messages[1].content"),
         ({"messages": [{"role": "user", "content": "ж" * (1024 * 512 + 1)}]}, "messages[0].content"),
@@ -139,6 +157,13 @@ def test_a_wrong_parameter_is_named(fields: dict[str, Any], field: str) -> None:
     assert failure.reason is Reason.INVALID_OPENAI_REQUEST
     assert failure.metadata == {"field": field}
     assert failure.message.startswith(f"{field}: ")
+
+
+def test_images_are_read() -> None:
+    content = [{"type": "text", "text": "What?"}, image("data:image/png;base64,cG5n"), image("https://example.org/a.png")]
+    request = request_of(parse_chat(chat(messages=[{"role": "user", "content": content}])), "r")
+    images = (Image(b"png", "image/png"), Image(url="https://example.org/a.png"))
+    assert request.messages == (Message(Role.USER, "What?", images=images),)
 
 
 def test_tools_and_what_they_gave_are_read() -> None:
