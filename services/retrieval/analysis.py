@@ -25,6 +25,11 @@ from services.retrieval.languages import CJK_RANGES
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# Which version of the analysis this is. Whatever changes the terms or weights of a text raises it by one, and adds below which
+# texts it changes: documents that an older version analyzed are indexed anew.
+ANALYZER: Final = 2
+# By older version, a regular expression (in what syntax Python and Postgres share) of the texts whose terms changed after it.
+CHANGED_AFTER: Final = {1: "[\u3400-\u9fff\uf900-\ufaff]"}
 # BM25's usual constants: how fast repetition saturates, and how much length counts.
 _K1: Final = 1.2
 _B: Final = 0.75

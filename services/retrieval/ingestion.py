@@ -19,6 +19,7 @@ from uuid import UUID, uuid4
 
 from services.chassis.call import current_call, enter_call
 from services.chassis.errors import Failure, Reason
+from services.retrieval.analysis import ANALYZER, CHANGED_AFTER
 from services.retrieval.batches import Progress, chunks_of, known_places, points_of
 from services.retrieval.embedding import embed_as
 from services.retrieval.store import CollectionMissingError
@@ -74,7 +75,7 @@ class Indexer:
         self._wanted = asyncio.Event()
         self._room = asyncio.Semaphore(_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._must_check = True
+        self._must_check = self._must_analyze = True
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -124,6 +125,8 @@ class Indexer:
         pause = _POLL_SECONDS
         while True:
             try:
+                if self._must_analyze:
+                    await self._analyze()
                 if self._must_check:
                     await self._check()
                 await self._erase()
@@ -259,6 +262,13 @@ class Indexer:
 
         while await self._jobs.erase(_ERASE_BATCH, carry_out) == _ERASE_BATCH:
             pass
+
+    async def _analyze(self) -> None:
+        """Has documents indexed anew that an older version of the analyzer indexed, where that makes a difference."""
+        again = await self._jobs.analyze_anew(ANALYZER, CHANGED_AFTER)
+        if again:
+            _log.warning("version %d of the analyzer: %d documents are indexed anew", ANALYZER, again)
+        self._must_analyze = False
 
     async def _check(self) -> None:
         """Compares the store with the system of record, and has rebuilt what it lost."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
     from uuid import UUID
 
     from services.retrieval.embedding import EmbedderIdentity
@@ -100,6 +100,15 @@ class Jobs(Protocol):
 
     async def expected(self) -> list[Expected]:
         """The points that the documents marked indexed have."""
+        ...
+
+    async def analyze_anew(self, analyzer: int, changed_after: Mapping[int, str]) -> int:
+        """Makes those documents pending whose terms an older analyzer made, and a newer would make otherwise; says how many.
+
+        Args:
+            analyzer: The version of this process.
+            changed_after: By older version, the regular expression of the texts whose terms changed after it.
+        """
         ...
 
     async def index_anew(self, collection_uid: UUID) -> int:

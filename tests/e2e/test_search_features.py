@@ -40,7 +40,7 @@ def collection(face: Face) -> Iterator[str]:
     name = f"e2e-{uuid.uuid4().hex[:12]}"
     wanted = collection_pb2.Collection(collection=name)
     face.call("CreateCollection", collection_service_pb2.CreateCollectionRequest(collection=wanted))
-    documents = [
+    documents: list[dict[str, Any]] = [
         {
             "document": "turbine",
             "text": TURBINE,
@@ -148,8 +148,8 @@ def test_answers_heed_filter_and_threshold(face: Face, collection: str) -> None:
     assert {source.document for source in answer.sources} == {"turbine"}
     assert "412 metres" in answer.text
     nothing = {"equals": {"key": "year", "value": 1}}
-    asked = json_format.ParseDict({**fields, "filter": nothing}, answer_service_pb2.StreamAnswerRequest())
-    events = list(face.stream("StreamAnswer", asked))
+    streamed = json_format.ParseDict({**fields, "filter": nothing}, answer_service_pb2.StreamAnswerRequest())
+    events = list(face.stream("StreamAnswer", streamed))
     assert not events[0].sources.hits
     assert events[-1].HasField("finished")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from services.chassis.postgres import outages, transaction
+from services.retrieval.analysis import ANALYZER
 from services.retrieval.catalog import Collection, Creation
 from services.retrieval.embedding import EmbedderIdentity
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from services.retrieval.stores.rows import Row
 
 _INSERT = """
-INSERT INTO collections (uid, collection, description, embedder, fingerprint, dimensions, languages, create_time)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING RETURNING uid
+INSERT INTO collections (uid, collection, description, embedder, fingerprint, dimensions, languages, create_time, analyzer)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING RETURNING uid
 """
 _REMEMBER = """
 INSERT INTO creations (request_id, content_hash, response) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING request_id
@@ -72,6 +73,7 @@ class PostgresCollections:
                 embedder.dimensions,
                 embedder.languages,
                 collection.create_time,
+                ANALYZER,
             )
             if not kept and request_id:
                 await connection.execute("DELETE FROM creations WHERE request_id = $1", request_id)

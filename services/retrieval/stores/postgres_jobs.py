@@ -13,7 +13,7 @@ from services.retrieval.stores.postgres_documents import LEASE_SECONDS
 from services.retrieval.stores.rows import plain_uuid
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
     from uuid import UUID
 
     from services.chassis.postgres import Pool
@@ -57,6 +57,14 @@ WHERE d.indexed_edition IS NOT NULL GROUP BY c.uid
 _INDEX_ANEW: Final = """
 UPDATE documents SET wanted_edition = wanted_edition + 1, not_before = now()
 WHERE collection_uid = $1 AND indexed_edition = wanted_edition
+"""
+# Documents under work too: a process of the older version must not finish them.
+_ANALYZE_ANEW: Final = """
+WITH old AS (SELECT uid FROM collections WHERE analyzer = $1 FOR UPDATE), again AS (
+    UPDATE documents SET wanted_edition = wanted_edition + 1, not_before = now()
+    WHERE collection_uid IN (SELECT uid FROM old) AND (text ~ $2 OR title ~ $2) RETURNING uid
+), raised AS (UPDATE collections SET analyzer = $1 + 1 WHERE uid IN (SELECT uid FROM old))
+SELECT count(*) FROM again
 """
 
 
@@ -124,6 +132,14 @@ class PostgresJobs:
         with outages():
             rows = await self._pool.fetch(_EXPECTED)
         return [Expected(plain_uuid(row["uid"]), row["collection"], row["points"]) for row in rows]
+
+    async def analyze_anew(self, analyzer: int, changed_after: Mapping[int, str]) -> int:
+        """See `Jobs.analyze_anew`."""
+        again = 0
+        for version in range(1, analyzer):
+            async with transaction(self._pool) as connection:
+                again += await connection.fetchval(_ANALYZE_ANEW, version, changed_after[version])
+        return again
 
     async def index_anew(self, collection_uid: UUID) -> int:
         """See `Jobs.index_anew`."""
