@@ -1,4 +1,7 @@
-"""The shared store of the caches in Redis, or Valkey. Without it everything works as before, only slower."""
+"""The shared store of the caches in Redis, or Valkey. Without it everything works as before, only slower.
+
+Valkey's client speaks to both. That of Redis takes 15 MB more of memory, for metrics of its own.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final, cast
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from valkey.asyncio import Valkey
+from valkey.asyncio.retry import Retry
+from valkey.backoff import NoBackoff
+from valkey.exceptions import ValkeyError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -33,7 +36,7 @@ class RedisCache:
     """
 
     def __init__(self, url: str, timeout: float = _TIMEOUT) -> None:
-        self._client: Redis = Redis.from_url(
+        self._client: Valkey = Valkey.from_url(
             url,
             socket_timeout=timeout,
             socket_connect_timeout=timeout,
@@ -92,7 +95,7 @@ class RedisCache:
     async def _call(self, call: Callable[[], Awaitable[None]]) -> None:
         try:
             await call()
-        except (RedisError, OSError) as error:
+        except (ValkeyError, OSError) as error:
             if self._pause == _PAUSES[0]:
                 # The driver's text may hold the address, never the password; it is for the log only.
                 _log.warning("the shared cache is left alone for now: %s", error)
