@@ -6,6 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import openai
 import pytest
 
@@ -116,3 +117,32 @@ def test_what_a_model_cannot_do_is_refused_before_any_work(client: openai.OpenAI
     assert isinstance(caught.value.body, dict)
     assert caught.value.body["code"] == "model_not_supported"
     assert GIBBERISH in caught.value.body["message"], "the message names one that can"
+
+
+def test_the_same_over_rest(suite: Suite) -> None:
+    asked = {
+        "model": GIBBERISH,
+        "prompt": "How much?",
+        "tools": [{"name": "get_flow", "parameters": json.dumps(SCHEMA)}],
+        "tool_choice": {"use": "TOOL_USE_REQUIRED", "tool": "get_flow", "single": True},
+        "sampling": {"temperature": 0},
+        "max_tokens": 300,
+    }
+    answer = httpx.post(f"{suite.url}/v1/generate", json=asked, timeout=60)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["finish_reason"] == "FINISH_REASON_TOOL_CALLS"
+    (call,) = answer.json()["tool_calls"]
+    assert set(json.loads(call["arguments"])) == {"city", "n"}
+    chosen = {"model": GIBBERISH, "prompt": "?", "output": {"choice": {"texts": ["yes", "no"]}}}
+    assert httpx.post(f"{suite.url}/v1/generate", json=chosen, timeout=60).json()["text"] in {"yes", "no"}
+    refused = httpx.post(f"{suite.url}/v1/generate", json={**chosen, "model": "extractive"}, timeout=60)
+    assert refused.status_code == 400
+    assert "MODEL_CAPABILITY_MISSING" in refused.text
+
+
+def test_tokens_are_counted_over_rest(suite: Suite) -> None:
+    answer = httpx.post(f"{suite.url}/v1/tokenize", json={"model": GIBBERISH, "text": " water" * 5}, timeout=60)
+    assert answer.json()["count"] == 5
+    assert len(answer.json()["tokens"]) == 5
+    assert answer.json()["source"] == "USAGE_SOURCE_COUNTED"
+    assert httpx.post(f"{suite.url}/v1/tokenize", json={"model": GIBBERISH}, timeout=60).status_code == 400

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from tests.contract.engines.fixture_openai import llamacpp_server
 from tests.contract.engines.fixture_vllm import open_writer
 from tests.contract.engines.scripted import scripted_server
 from tests.contract.engines.subject import Subject
+from tests.contract.engines.test_engine_contract import idle_after
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -142,6 +144,16 @@ async def test_answers_side_by_side_are_told_apart(subject: Subject) -> None:
     assert len({answer.text for answer in answers}) > 1, "each has drawn its own"
     assert end.usage.output_tokens is not None
     assert 12 < end.usage.output_tokens <= 36
+
+
+async def test_closing_stops_all_answers_side_by_side(subject: Subject) -> None:
+    await able(subject, Capability.ALTERNATIVES)
+    assert subject.busy is not None
+    asked = subject.generation("Where?", passages=(), form=Form(alternatives=3), max_tokens=subject.long)
+    async with aclosing(subject.engine.generate(asked)) as events:
+        assert isinstance(await anext(events), Delta)
+        assert await subject.busy() >= 1
+    assert await idle_after(subject) < subject.notices
 
 
 async def test_the_same_seed_gives_the_same_text(subject: Subject) -> None:
