@@ -100,7 +100,7 @@ def cors_policy(origins: Sequence[str]) -> Any:
     """Who may call from a browser, with what, and what they may read."""
     return cors_pb2.CorsPolicy(
         allow_origin_string_match=[string_pb2.StringMatcher(safe_regex={"regex": allowed_origins(origins)})],
-        allow_methods="GET, POST, PUT, DELETE, OPTIONS",
+        allow_methods="GET, POST, PUT, PATCH, DELETE, OPTIONS",
         allow_headers=(
             "authorization, content-type, accept, x-api-key, x-request-id, x-grpc-web, x-user-agent, grpc-timeout, "
             "traceparent, tracestate"

@@ -50,6 +50,18 @@ class Collection:
 
 
 @dataclass(frozen=True, slots=True)
+class CollectionStats:
+    """What a collection holds: see CollectionStats in the protos."""
+
+    collection: Collection
+    pending_document_count: int
+    vector_count: int
+    text_bytes: int
+    stored_bytes: int
+    last_ingest_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Creation:
     """A create request that was answered: what it asked for, as a hash, and what it got."""
 
@@ -74,6 +86,14 @@ class CollectionRecords(Protocol):
 
     async def counted(self, collection: str) -> Collection | None:
         """One collection with its counts."""
+        ...
+
+    async def describe(self, collection: str, description: str) -> bool:
+        """Changes the description; False if there is no such collection."""
+        ...
+
+    async def stats(self, collection: str) -> CollectionStats | None:
+        """What a collection holds."""
         ...
 
     async def page(self, after: str, size: int) -> list[Collection]:
@@ -128,6 +148,19 @@ class Catalog:
     async def get(self, collection: str) -> Collection:
         """One collection with its counts. Raises Failure(COLLECTION_NOT_FOUND)."""
         found = await self._records.counted(collection)
+        if found is None:
+            raise not_found(collection)
+        return found
+
+    async def update(self, collection: str, description: str | None) -> Collection:
+        """Changes what is not None, and returns the collection with its counts. Raises Failure(COLLECTION_NOT_FOUND)."""
+        if description is not None and not await self._records.describe(collection, description):
+            raise not_found(collection)
+        return await self.get(collection)
+
+    async def stats(self, collection: str) -> CollectionStats:
+        """What a collection holds. Raises Failure(COLLECTION_NOT_FOUND)."""
+        found = await self._records.stats(collection)
         if found is None:
             raise not_found(collection)
         return found

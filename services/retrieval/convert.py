@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from services.retrieval.catalog import Collection
+    from services.retrieval.catalog import Collection, CollectionStats
     from services.retrieval.documents import Document
     from services.retrieval.passages import Found, Hit
 
@@ -80,6 +80,25 @@ def to_collection(collection: Collection) -> collection_pb2.Collection:
         document_count=collection.document_count,
         chunk_count=collection.chunk_count,
         create_time=to_timestamp(collection.create_time),
+    )
+
+
+def to_stats(stats: CollectionStats) -> collection_pb2.CollectionStats:
+    """What a collection holds as a message."""
+    collection, embedder = stats.collection, stats.collection.embedder
+    return collection_pb2.CollectionStats(
+        collection=collection.collection,
+        document_count=collection.document_count,
+        pending_document_count=stats.pending_document_count,
+        chunk_count=collection.chunk_count,
+        vector_count=stats.vector_count,
+        text_bytes=stats.text_bytes,
+        stored_bytes=stats.stored_bytes,
+        last_ingest_time=to_timestamp(stats.last_ingest_time) if stats.last_ingest_time else None,
+        embedder=embedder.name,
+        embedder_fingerprint=embedder.fingerprint,
+        dimensions=embedder.dimensions,
+        embedder_languages=embedder.languages,
     )
 
 

@@ -55,6 +55,19 @@ class CollectionHandlers(collection_service_pb2_grpc.CollectionServiceServicer):
             collections=[convert.to_collection(one) for one in found], next_page_token=convert.to_page_token(after)
         )
 
+    async def UpdateCollection(
+        self, request: collection_service_pb2.UpdateCollectionRequest, context: Context
+    ) -> collection_service_pb2.UpdateCollectionResponse:
+        description = request.description if request.HasField("description") else None
+        updated = await self._catalog.update(request.collection, description)
+        return collection_service_pb2.UpdateCollectionResponse(collection=convert.to_collection(updated))
+
+    async def GetCollectionStats(
+        self, request: collection_service_pb2.GetCollectionStatsRequest, context: Context
+    ) -> collection_service_pb2.GetCollectionStatsResponse:
+        stats = await self._catalog.stats(request.collection)
+        return collection_service_pb2.GetCollectionStatsResponse(stats=convert.to_stats(stats))
+
     async def DeleteCollection(
         self, request: collection_service_pb2.DeleteCollectionRequest, context: Context
     ) -> collection_service_pb2.DeleteCollectionResponse:

@@ -168,3 +168,23 @@ def test_bad_options_are_named(face: Face, collection: str, fields: dict[str, An
         search(face, collection, "penstock", **fields)
     assert (caught.value.code, caught.value.reason) == ("INVALID_ARGUMENT", "INVALID_FIELD")
     assert field in caught.value.message
+
+
+def test_a_collection_tells_what_it_holds(face: Face, collection: str) -> None:
+    request = collection_service_pb2.GetCollectionStatsRequest(collection=collection)
+    stats = face.call("GetCollectionStats", request).stats
+    assert (stats.collection, stats.document_count, stats.pending_document_count) == (collection, 4, 0)
+    assert (stats.chunk_count, stats.vector_count) == (4, 3)
+    assert (stats.embedder, stats.dimensions, list(stats.embedder_languages)) == ("all-minilm-l6-v2", 384, ["en"])
+    assert stats.text_bytes == sum(len(text.encode()) for text in (TURBINE, OLD, BRIDGE, LIBRARY))
+    assert stats.last_ingest_time.ToSeconds() > 0
+
+
+def test_a_collection_is_described_anew(face: Face, collection: str) -> None:
+    request = collection_service_pb2.UpdateCollectionRequest(collection=collection, description="Water and stone.")
+    assert face.call("UpdateCollection", request).collection.description == "Water and stone."
+    kept = face.call("GetCollection", collection_service_pb2.GetCollectionRequest(collection=collection)).collection
+    assert (kept.description, kept.document_count) == ("Water and stone.", 4)
+    with pytest.raises(Refused) as caught:
+        face.call("UpdateCollection", collection_service_pb2.UpdateCollectionRequest(collection="nowhere", description="x"))
+    assert (caught.value.code, caught.value.reason) == ("NOT_FOUND", "COLLECTION_NOT_FOUND")

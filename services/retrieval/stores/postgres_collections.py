@@ -9,7 +9,7 @@ from uuid import UUID
 
 from services.chassis.postgres import outages, transaction
 from services.retrieval.analysis import ANALYZER
-from services.retrieval.catalog import Collection, Creation
+from services.retrieval.catalog import Collection, CollectionStats, Creation
 from services.retrieval.embedding import EmbedderIdentity
 
 if TYPE_CHECKING:
@@ -36,6 +36,19 @@ SELECT c.*, counts.* FROM collections c, LATERAL (
         AS has_vectors
     FROM documents d WHERE d.collection_uid = c.uid
 ) counts
+"""
+# Sizes come from the heads of stored values: no text is read for them.
+_STATS = """
+SELECT c.*, counts.* FROM collections c, LATERAL (
+    SELECT count(*) AS document_count,
+        count(*) FILTER (WHERE indexed_edition IS DISTINCT FROM wanted_edition) AS pending_document_count,
+        coalesce(sum(chunk_count), 0) AS chunk_count, coalesce(sum(vector_count), 0) AS vector_count,
+        coalesce(bool_or(vector_count > 0), false) AS has_vectors,
+        coalesce(sum(octet_length(text)), 0) AS text_bytes,
+        coalesce(sum(pg_column_size(text) + pg_column_size(headings) + pg_column_size(metadata)), 0) AS stored_bytes,
+        max(d.create_time) AS last_ingest_time
+    FROM documents d WHERE d.collection_uid = c.uid
+) counts WHERE c.collection = $1
 """
 _DELETE = """
 WITH gone AS (DELETE FROM collections WHERE collection = $1 RETURNING uid)
@@ -90,6 +103,30 @@ class PostgresCollections:
         with outages():
             row = await self._pool.fetchrow(f"{_COUNTED} WHERE collection = $1", collection)
         return _of_row(row) if row else None
+
+    async def describe(self, collection: str, description: str) -> bool:
+        """See `CollectionRecords.describe`."""
+        with outages():
+            return bool(
+                await self._pool.fetchval(
+                    "UPDATE collections SET description = $2 WHERE collection = $1 RETURNING true", collection, description
+                )
+            )
+
+    async def stats(self, collection: str) -> CollectionStats | None:
+        """See `CollectionRecords.stats`."""
+        with outages():
+            row = await self._pool.fetchrow(_STATS, collection)
+        if row is None:
+            return None
+        return CollectionStats(
+            collection=_of_row(row),
+            pending_document_count=row["pending_document_count"],
+            vector_count=row["vector_count"],
+            text_bytes=row["text_bytes"],
+            stored_bytes=row["stored_bytes"],
+            last_ingest_time=row["last_ingest_time"],
+        )
 
     async def page(self, after: str, size: int) -> list[Collection]:
         """See `CollectionRecords.page`."""

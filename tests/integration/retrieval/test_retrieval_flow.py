@@ -245,3 +245,44 @@ async def test_an_embedder_that_changed_is_told_apart(suite: Retrieval) -> None:
         assert await suite.found("cats", "changed", mode=search_pb2.SEARCH_MODE_SPARSE) == ["cats"]
     finally:
         suite.embedder.fingerprint = "hashed-words-1"
+
+
+async def test_statistics_count_what_is_there(suite: Retrieval) -> None:
+    await suite.create("stats")
+    request = collection_service_pb2.GetCollectionStatsRequest(collection="stats")
+    empty = (await suite.collections.GetCollectionStats(request, timeout=10)).stats
+    assert (empty.document_count, empty.chunk_count, empty.text_bytes) == (0, 0, 0)
+    assert not empty.HasField("last_ingest_time")
+    assert (empty.embedder, empty.embedder_fingerprint, empty.dimensions) == ("hashing", "hashed-words-1", 64)
+
+    long = "A sentence about something that matters. " * 500
+    await suite.add(CATS, RUSSIAN, {"document": "long", "text": long}, collection="stats")
+    stats = (await suite.collections.GetCollectionStats(request, timeout=10)).stats
+    assert (stats.document_count, stats.pending_document_count) == (3, 0)
+    assert (stats.chunk_count, stats.vector_count) == (stats.vector_count + 1, stats.chunk_count - 1)
+    assert stats.text_bytes == sum(len(text.encode()) for text in (CATS["text"], RUSSIAN["text"], long))
+    assert 0 < stats.stored_bytes < stats.text_bytes
+    assert list(stats.embedder_languages) == ["en"]
+    assert stats.last_ingest_time == max(
+        [(await suite.get(name, "stats")).create_time for name in ("cats", "ru", "long")], key=lambda time: time.ToNanoseconds()
+    )
+
+
+async def test_a_collection_is_described_anew(suite: Retrieval) -> None:
+    await suite.create("described", description="before")
+    for fields, description in (({"description": "after"}, "after"), ({}, "after"), ({"description": ""}, "")):
+        request = collection_service_pb2.UpdateCollectionRequest(collection="described", **fields)
+        assert (await suite.collections.UpdateCollection(request, timeout=10)).collection.description == description
+    read = await suite.collections.GetCollection(
+        collection_service_pb2.GetCollectionRequest(collection="described"), timeout=10
+    )
+    assert read.collection.description == ""
+    nowhere = "no-such-collection"
+    for method, request in (
+        ("UpdateCollection", collection_service_pb2.UpdateCollectionRequest(collection=nowhere, description="x")),
+        ("UpdateCollection", collection_service_pb2.UpdateCollectionRequest(collection=nowhere)),
+        ("GetCollectionStats", collection_service_pb2.GetCollectionStatsRequest(collection=nowhere)),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await getattr(suite.collections, method)(request, timeout=10)
+        assert (caught.value.code(), reason_of(caught.value)) == (grpc.StatusCode.NOT_FOUND, "COLLECTION_NOT_FOUND")

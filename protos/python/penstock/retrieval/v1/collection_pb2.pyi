@@ -3,9 +3,11 @@
 isort:skip_file
 Retrieval: documents in, grounded answers out."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -68,3 +70,73 @@ class Collection(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Collection: _TypeAlias = Collection  # noqa: Y015
+
+@_typing.final
+class CollectionStats(_message.Message):
+    """What a collection holds, counted at the moment of the call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    DOCUMENT_COUNT_FIELD_NUMBER: _builtins.int
+    PENDING_DOCUMENT_COUNT_FIELD_NUMBER: _builtins.int
+    CHUNK_COUNT_FIELD_NUMBER: _builtins.int
+    VECTOR_COUNT_FIELD_NUMBER: _builtins.int
+    TEXT_BYTES_FIELD_NUMBER: _builtins.int
+    STORED_BYTES_FIELD_NUMBER: _builtins.int
+    LAST_INGEST_TIME_FIELD_NUMBER: _builtins.int
+    EMBEDDER_FIELD_NUMBER: _builtins.int
+    EMBEDDER_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
+    EMBEDDER_LANGUAGES_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Its id."""
+    document_count: _builtins.int
+    """Documents in it."""
+    pending_document_count: _builtins.int
+    """Those among them that are not searchable as they are now: new or replaced, and not indexed yet."""
+    chunk_count: _builtins.int
+    """Searchable chunks in it."""
+    vector_count: _builtins.int
+    """Chunks with a vector. The others are in a language that the embedder does not know, and are found by words alone."""
+    text_bytes: _builtins.int
+    """Size of all texts in UTF-8, in bytes."""
+    stored_bytes: _builtins.int
+    """What texts and metadata take up in the database, compressed, in bytes; without its indexes and the vector store."""
+    embedder: _builtins.str
+    """The model that embeds its chunks and queries."""
+    embedder_fingerprint: _builtins.str
+    """Identifies the embedder's weights and pooling."""
+    dimensions: _builtins.int
+    """Length of its vectors."""
+    @_builtins.property
+    def last_ingest_time(self) -> _timestamp_pb2.Timestamp:
+        """When a document was last added or replaced; absent while there is none."""
+
+    @_builtins.property
+    def embedder_languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The languages that the embedder knows, as BCP 47 tags; empty where it declares none."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        document_count: _builtins.int = ...,
+        pending_document_count: _builtins.int = ...,
+        chunk_count: _builtins.int = ...,
+        vector_count: _builtins.int = ...,
+        text_bytes: _builtins.int = ...,
+        stored_bytes: _builtins.int = ...,
+        last_ingest_time: _timestamp_pb2.Timestamp | None = ...,
+        embedder: _builtins.str = ...,
+        embedder_fingerprint: _builtins.str = ...,
+        dimensions: _builtins.int = ...,
+        embedder_languages: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_ingest_time", b"last_ingest_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_count", b"chunk_count", "collection", b"collection", "dimensions", b"dimensions", "document_count", b"document_count", "embedder", b"embedder", "embedder_fingerprint", b"embedder_fingerprint", "embedder_languages", b"embedder_languages", "last_ingest_time", b"last_ingest_time", "pending_document_count", b"pending_document_count", "stored_bytes", b"stored_bytes", "text_bytes", b"text_bytes", "vector_count", b"vector_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CollectionStats: _TypeAlias = CollectionStats  # noqa: Y015

@@ -50,6 +50,16 @@ class CollectionServiceStub(object):
                 request_serializer=penstock_dot_retrieval_dot_v1_dot_collection__service__pb2.ListCollectionsRequest.SerializeToString,
                 response_deserializer=penstock_dot_retrieval_dot_v1_dot_collection__service__pb2.ListCollectionsResponse.FromString,
                 _registered_method=True)
+        self.UpdateCollection = channel.unary_unary(
+                '/penstock.retrieval.v1.CollectionService/UpdateCollection',
+                request_serializer=penstock_dot_retrieval_dot_v1_dot_collection__service__pb2.UpdateCollectionRequest.SerializeToString,
+                response_deserializer=penstock_dot_retrieval_dot_v1_dot_collection__service__pb2.UpdateCollectionResponse.FromString,
+                _registered_method=True)
+        self.GetCollectionStats = channel.unary_unary(
+                '/penstock.retrieval.v1.CollectionService/GetCollectionStats',
+                request_serializer=penstock_dot_retrieval_dot_v1_dot_collection__service__pb2.GetCollectionStatsRequest.SerializeToString,
+                response_deserializer=penstock_dot_retrieval_dot_v1_dot_collection__service__pb2.GetCollectionStatsResponse.FromString,
+                _registered_method=True)
         self.DeleteCollection = channel.unary_unary(
                 '/penstock.retrieval.v1.CollectionService/DeleteCollection',
                 request_serializer=penstock_dot_retrieval_dot_v1_dot_collection__service__pb2.DeleteCollectionRequest.SerializeToString,
@@ -84,6 +94,20 @@ class CollectionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateCollection(self, request, context):
+        """Changes what may change of a collection. Fields that are absent stay as they are. Errors: NOT_FOUND (COLLECTION_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCollectionStats(self, request, context):
+        """Counts what a collection holds. Errors: NOT_FOUND (COLLECTION_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteCollection(self, request, context):
         """Deletes a collection with all its documents, for good. Errors: NOT_FOUND (COLLECTION_NOT_FOUND).
         """
@@ -108,6 +132,16 @@ def add_CollectionServiceServicer_to_server(servicer, server):
                     servicer.ListCollections,
                     request_deserializer=penstock_dot_retrieval_dot_v1_dot_collection__service__pb2.ListCollectionsRequest.FromString,
                     response_serializer=penstock_dot_retrieval_dot_v1_dot_collection__service__pb2.ListCollectionsResponse.SerializeToString,
+            ),
+            'UpdateCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateCollection,
+                    request_deserializer=penstock_dot_retrieval_dot_v1_dot_collection__service__pb2.UpdateCollectionRequest.FromString,
+                    response_serializer=penstock_dot_retrieval_dot_v1_dot_collection__service__pb2.UpdateCollectionResponse.SerializeToString,
+            ),
+            'GetCollectionStats': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCollectionStats,
+                    request_deserializer=penstock_dot_retrieval_dot_v1_dot_collection__service__pb2.GetCollectionStatsRequest.FromString,
+                    response_serializer=penstock_dot_retrieval_dot_v1_dot_collection__service__pb2.GetCollectionStatsResponse.SerializeToString,
             ),
             'DeleteCollection': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteCollection,
@@ -197,6 +231,60 @@ class CollectionService(object):
             '/penstock.retrieval.v1.CollectionService/ListCollections',
             penstock_dot_retrieval_dot_v1_dot_collection__service__pb2.ListCollectionsRequest.SerializeToString,
             penstock_dot_retrieval_dot_v1_dot_collection__service__pb2.ListCollectionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.retrieval.v1.CollectionService/UpdateCollection',
+            penstock_dot_retrieval_dot_v1_dot_collection__service__pb2.UpdateCollectionRequest.SerializeToString,
+            penstock_dot_retrieval_dot_v1_dot_collection__service__pb2.UpdateCollectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCollectionStats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.retrieval.v1.CollectionService/GetCollectionStats',
+            penstock_dot_retrieval_dot_v1_dot_collection__service__pb2.GetCollectionStatsRequest.SerializeToString,
+            penstock_dot_retrieval_dot_v1_dot_collection__service__pb2.GetCollectionStatsResponse.FromString,
             options,
             channel_credentials,
             insecure,

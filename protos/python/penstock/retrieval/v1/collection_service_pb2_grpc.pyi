@@ -42,6 +42,10 @@ class CollectionServiceStub:
     """Returns one collection. Errors: NOT_FOUND (COLLECTION_NOT_FOUND)."""
     ListCollections: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.ListCollectionsRequest, _collection_service_pb2.ListCollectionsResponse]
     """Lists collections by id."""
+    UpdateCollection: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.UpdateCollectionRequest, _collection_service_pb2.UpdateCollectionResponse]
+    """Changes what may change of a collection. Fields that are absent stay as they are. Errors: NOT_FOUND (COLLECTION_NOT_FOUND)."""
+    GetCollectionStats: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.GetCollectionStatsRequest, _collection_service_pb2.GetCollectionStatsResponse]
+    """Counts what a collection holds. Errors: NOT_FOUND (COLLECTION_NOT_FOUND)."""
     DeleteCollection: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.DeleteCollectionRequest, _collection_service_pb2.DeleteCollectionResponse]
     """Deletes a collection with all its documents, for good. Errors: NOT_FOUND (COLLECTION_NOT_FOUND)."""
 
@@ -59,6 +63,10 @@ class CollectionServiceAsyncStub(CollectionServiceStub):
     """Returns one collection. Errors: NOT_FOUND (COLLECTION_NOT_FOUND)."""
     ListCollections: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.ListCollectionsRequest, _collection_service_pb2.ListCollectionsResponse]  # type: ignore[assignment]
     """Lists collections by id."""
+    UpdateCollection: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.UpdateCollectionRequest, _collection_service_pb2.UpdateCollectionResponse]  # type: ignore[assignment]
+    """Changes what may change of a collection. Fields that are absent stay as they are. Errors: NOT_FOUND (COLLECTION_NOT_FOUND)."""
+    GetCollectionStats: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.GetCollectionStatsRequest, _collection_service_pb2.GetCollectionStatsResponse]  # type: ignore[assignment]
+    """Counts what a collection holds. Errors: NOT_FOUND (COLLECTION_NOT_FOUND)."""
     DeleteCollection: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.DeleteCollectionRequest, _collection_service_pb2.DeleteCollectionResponse]  # type: ignore[assignment]
     """Deletes a collection with all its documents, for good. Errors: NOT_FOUND (COLLECTION_NOT_FOUND)."""
 
@@ -91,6 +99,22 @@ class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_collection_service_pb2.ListCollectionsResponse, _abc.Awaitable[_collection_service_pb2.ListCollectionsResponse]]:
         """Lists collections by id."""
+
+    @_abc_1.abstractmethod
+    def UpdateCollection(
+        self,
+        request: _collection_service_pb2.UpdateCollectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_collection_service_pb2.UpdateCollectionResponse, _abc.Awaitable[_collection_service_pb2.UpdateCollectionResponse]]:
+        """Changes what may change of a collection. Fields that are absent stay as they are. Errors: NOT_FOUND (COLLECTION_NOT_FOUND)."""
+
+    @_abc_1.abstractmethod
+    def GetCollectionStats(
+        self,
+        request: _collection_service_pb2.GetCollectionStatsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_collection_service_pb2.GetCollectionStatsResponse, _abc.Awaitable[_collection_service_pb2.GetCollectionStatsResponse]]:
+        """Counts what a collection holds. Errors: NOT_FOUND (COLLECTION_NOT_FOUND)."""
 
     @_abc_1.abstractmethod
     def DeleteCollection(
