@@ -87,6 +87,9 @@ class LlamaCppModel:
         except RuntimeError as error:  # why stands on stderr only
             message = f"model: {self._name} could not be loaded: its file is damaged, or of a kind this llama.cpp does not know"
             raise Failure(Reason.ENGINE_UNAVAILABLE, message, metadata={"model": self._name}) from error
+        # Its loop starts in a thread; freed before that has begun, it would wait for its end for ever. An answer shows that it
+        # has begun.
+        self._server.handle_metrics()
 
     def generate(self, generation: Generation, tell: Callable[[Event], None], is_gone: Callable[[], bool]) -> None:
         """Runs a generation and tells its events, End last; returns early, without End, once `is_gone`. Raises Failure."""

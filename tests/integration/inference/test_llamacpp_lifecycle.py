@@ -123,6 +123,14 @@ async def test_unloading_returns_the_memory(tmp_path: Path) -> None:
     assert loaded - before < 1.15 * expected.memory_bytes
 
 
+async def test_unloading_right_after_loading_does_not_hang(tmp_path: Path) -> None:
+    tiny_llama.build(tmp_path, "a", tiny_llama.Shape(width=64, layers=1))
+    async with engine_in(tmp_path) as engine, asyncio.timeout(60):
+        for _ in range(100):
+            await load(engine, "a")
+            await engine.unload("a", force=False)
+
+
 async def test_what_is_not_loaded_cannot_be_unloaded(engine: LlamaCppEngine) -> None:
     for name in ("a", "missing"):
         with pytest.raises(Failure) as caught:
@@ -243,7 +251,7 @@ async def test_deleting_removes_the_file_and_the_model(engine: LlamaCppEngine, f
 
 
 async def test_safetensors_are_converted_once_and_answer_as_the_gguf_does(tmp_path: Path) -> None:
-    shape = tiny_llama.Shape(width=512, layers=16)  # it takes a moment
+    shape = tiny_llama.Shape(width=512, layers=8)  # it takes a moment
     tiny_llama_hf.build(tmp_path, "hf", shape)
     tiny_llama.build(tmp_path, "gguf", shape)
     async with engine_in(tmp_path) as engine:
