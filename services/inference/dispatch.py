@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from services.chassis.errors import Failure, Reason
 from services.inference.admission import Priority
@@ -16,10 +16,12 @@ from services.inference.resilience import Attempt, Outcome, Patience, Verdict, v
 from services.inference.routing import left_alone
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
-    from services.inference.engine import Event, Generation
+    from services.inference.engine import Embeddings, Event, Generation
     from services.inference.routing import Backend, Lease, Route, Router
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Dispatch:
         failure: Failure | None = None
         for number, replicas in enumerate(route.steps, 1):
             try:
-                opened = await self._try_model(replicas, route.affinity, generation)
+                opened = await self._try_model(replicas, route.affinity, lambda backend: self._ask(backend, generation))
             except Failure as caught:
                 # That a fallback is left alone says less than what happened to the model that was asked for.
                 failure = caught if failure is None or self.attempts else failure
@@ -89,7 +91,11 @@ class Dispatch:
             failure.metadata["attempts"] = ", ".join(f"{one.backend} {one.model} {one.reason}" for one in self.attempts)
         raise failure
 
-    async def _try_model(self, replicas: Sequence[Backend], affinity: str, generation: Generation) -> Opened:
+    async def embed(self, replicas: Sequence[Backend], inputs: Sequence[str]) -> Embeddings:
+        """Embeds the inputs, all or none, at one of the servers of one model. Raises Failure as the engine does."""
+        return await self._try_model(replicas, "", lambda backend: self._embed_at(backend, inputs))
+
+    async def _try_model(self, replicas: Sequence[Backend], affinity: str, ask: Callable[[Backend], Awaitable[_T]]) -> _T:
         fresh = list(replicas)
         failed: list[Backend] = []
         tries = 0
@@ -100,7 +106,7 @@ class Dispatch:
             tries += 1
             began = time.monotonic()
             try:
-                return await self._ask(backend, generation)
+                return await ask(backend)
             except Failure as failure:
                 is_spent = tries >= self.patience.tries or len(self.attempts) >= self.patience.total
                 if is_spent or verdict_on(failure) is not Verdict.AGAIN:
@@ -115,6 +121,20 @@ class Dispatch:
                 if not fresh or pause is None or not self._allows(pause):
                     raise
                 await asyncio.sleep(pause)
+
+    async def _embed_at(self, backend: Backend, inputs: Sequence[str]) -> Embeddings:
+        self.last = backend
+        lease = backend.enter()
+        try:
+            embeddings = await backend.found.engine.embed(backend.found.model.name, inputs)
+        except Failure as failure:
+            self._failed(lease, failure)
+            raise
+        except BaseException:
+            lease.left()
+            raise
+        lease.answered()
+        return embeddings
 
     async def _ask(self, backend: Backend, generation: Generation) -> Opened:
         self.last = backend
@@ -133,10 +153,7 @@ class Dispatch:
         try:
             first = await self._first(events, backend)
         except Failure as failure:
-            lease.failed(failure)
-            self._note(lease, failure)
-            if failure.reason is Reason.ENGINE_UNAVAILABLE:
-                self.router.models.suspect(backend.found.engine)
+            self._failed(lease, failure)
             raise
         except BaseException:
             lease.left()
@@ -159,6 +176,12 @@ class Dispatch:
                 f"engine {engine} is not available: it gave no text within {self.first_token:g} s; try again, or choose another"
             )
             raise Failure(Reason.ENGINE_UNAVAILABLE, message, metadata={"engine": engine}) from None
+
+    def _failed(self, lease: Lease, failure: Failure) -> None:
+        lease.failed(failure)
+        self._note(lease, failure)
+        if failure.reason is Reason.ENGINE_UNAVAILABLE:
+            self.router.models.suspect(lease.backend.found.engine)
 
     def _note(self, lease: Lease, failure: Failure) -> None:
         self.attempts.append(attempt_of(lease, Outcome.FAILED, failure.reason))

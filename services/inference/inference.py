@@ -12,7 +12,7 @@ from penstock.assignment import RequestType
 
 from services.chassis.call import current_call
 from services.chassis.errors import Failure, Reason
-from services.inference.admission import Admission, Permit, Priority
+from services.inference.admission import Admission, Class, Permit, Priority
 from services.inference.answers import Gathering
 from services.inference.dispatch import Dispatch, Opened, attempt_of, unended
 from services.inference.engine import Delta, End, Generation, Message, Role, Sampling, Usage
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from services.inference.routing import Route
 
 _ROOM: Final = 512
+# No share of it is anyone's own: requests to embed have no class.
+_EMBEDDING_ROOM: Final = 64
+_EMBEDDING: Final = Class(reserved=0, queue=512, queue_seconds=60.0, patience=30.0)
 
 __all__ = ["Timings"]  # a part of what is finished; its home is `progress`
 
@@ -187,6 +190,8 @@ class Inference:
         self._assigner = assigner
         self._router = router or Router(models)
         self._admission = admission or Admission(_ROOM)
+        # Apart from generation, which holds its room for long.
+        self._embedding = Admission(_EMBEDDING_ROOM, dict.fromkeys(Priority, _EMBEDDING))
         self._limits = limits or TimeLimits()
         self._patience = patience or Patience()
 
@@ -249,28 +254,15 @@ class Inference:
 
     async def complete(self, request: Request) -> Completed:
         """Generates all of the text at once; raises Failure if it does not come to its end."""
-        gathering = Gathering()
-        started: Started | None = None
-        async with aclosing(self.stream(request)) as events:
-            async for event in events:
-                if isinstance(event, Delta):
-                    gathering.add(event)
-                elif isinstance(event, Started):
-                    started = event
-                elif isinstance(event, Finished) and event.failure is None and started is not None:
-                    return Completed(started, gathering.answers(request.form.alternatives), event)
-        raise Failure(Reason.GENERATION_FAILED, "the generation ended without saying so")
+        return await completed(self.stream(request), request.form.alternatives)
 
     async def embed(self, model: str, inputs: Sequence[str]) -> Embedded:
-        """Embeds the inputs, all or none. Raises Failure as `Models.embedder` and the engine do."""
-        found = self._models.embedder(model)
-        try:
-            embeddings = await found.engine.embed(found.model.name, inputs)
-        except Failure as failure:
-            if failure.reason is Reason.ENGINE_UNAVAILABLE:
-                self._models.suspect(found.engine)
-            raise
-        return Embedded(found.model, embeddings)
+        """Embeds the inputs, all or none. Raises Failure as `Models.embedder`, the engine and `Admission.enter` do."""
+        replicas = self._router.embedding(model)
+        call = current_call()
+        dispatch = Dispatch(self._router, self._patience, self._limits.first_token, self._deadline(call))
+        with await self._embedding.enter(Priority.DEFAULT, call.tenant, dispatch.left()):
+            return Embedded(replicas[0].found.model, await dispatch.embed(replicas, inputs))
 
     def _deadline(self, call: Call) -> float | None:
         own = time.monotonic() + self._limits.total if self._limits.total else None
@@ -288,6 +280,21 @@ class Inference:
             return
         model, engine = (found.model.name, found.model.engine) if found else ("", "")
         self._assigner.expose(treatment, request_id=request.request_id, model=model, engine=engine)
+
+
+async def completed(events: AsyncGenerator[Event, None], alternatives: int) -> Completed:
+    """Takes a whole stream in, and gives what it held; raises Failure if it does not come to its end."""
+    gathering = Gathering()
+    started: Started | None = None
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, Delta):
+                gathering.add(event)
+            elif isinstance(event, Started):
+                started = event
+            elif isinstance(event, Finished) and event.failure is None and started is not None:
+                return Completed(started, gathering.answers(alternatives), event)
+    raise Failure(Reason.GENERATION_FAILED, "the generation ended without saying so")
 
 
 async def _let_go(opened: Opened | None, permit: Permit | None) -> None:

@@ -161,6 +161,19 @@ class Models:
         """
         return self._find(name, EMBEDDING)
 
+    def embedders(self, name: str) -> list[Found]:
+        """All in reach that embed under this name and give the same vectors. Raises Failure as `embedder`."""
+        one = self.embedder(name)
+        alike = [
+            found
+            for found in self._all()
+            if found.model.name == one.model.name
+            and found.model.fingerprint == one.model.fingerprint
+            and _can(found.model, EMBEDDING)
+            and _usable(found.model)
+        ]
+        return alike or [one]
+
     def named(self, name: str) -> Found:
         """The model of this very name, whatever it can do. Raises MODEL_NOT_FOUND."""
         found = [found for found in self._all() if found.model.name == name]

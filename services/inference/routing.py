@@ -177,6 +177,10 @@ class Router:
             return Route(tuple(self._replicas(name) for name in names), affinity)
         return Route((self._replicas(name),), affinity)
 
+    def embedding(self, name: str) -> tuple[Backend, ...]:
+        """The servers that embed with the model. Raises Failure as `Models.embedder`."""
+        return tuple(self._backend(found) for found in self.models.embedders(name))
+
     def choose(self, replicas: Sequence[Backend], affinity: str) -> Backend | None:
         """Picks one; None where all are left alone for now."""
         if len(replicas) == 1:

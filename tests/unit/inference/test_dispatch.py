@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,14 +17,14 @@ from services.inference.inference import Event, Finished, Inference, Request, St
 from services.inference.models import Models
 from services.inference.resilience import BreakerLimits, BreakerState, Outcome, Patience
 from services.inference.routing import Router
-from tests.unit.inference.scripted_engine import ScriptedEngine, extractor, writer
+from tests.unit.inference.scripted_engine import ScriptedEngine, embedder, extractor, writer
 from tests.unit.inference.test_models import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Sequence
 
+    from services.inference.engine import Embeddings, Generation
     from services.inference.engine import Event as EngineEvent
-    from services.inference.engine import Generation
 
 QUICK = Patience(first_pause=0.001)
 
@@ -181,6 +182,24 @@ async def test_what_is_wrong_with_the_request_is_tried_once(first: FlakyEngine, 
     assert (len(first.asked), len(third.asked)) == (1, 0)
 
 
+async def test_embedding_is_tried_again_at_another_server_of_the_model() -> None:
+    ill, well = (FlakyEngine("openai", embedder("vectors", "openai")) for _ in range(2))
+    other = FlakyEngine("ollama", replace(embedder("vectors", "ollama"), fingerprint="another"))
+    ill.failure = unavailable()
+    async with Models([ill, well, other], probe_seconds=60) as models:
+        router = Router(models)
+        inference = Inference(models, None, router=router, patience=QUICK)
+        assert [one.name for one in router.embedding("vectors")] == ["openai", "openai#2"]
+        for _ in range(20):
+            assert (await inference.embed("vectors", ["four"])).embeddings.vectors == [[4.0, 1.0]]
+        states = [one.breaker.state for one in router.backends()]
+        assert states == [BreakerState.OPEN, BreakerState.CLOSED]
+        well.failure = Failure(Reason.MODEL_CAPABILITY_MISSING, "no")
+        with pytest.raises(Failure, match="no"):
+            await inference.embed("vectors", ["four"])
+    assert sum(one.in_flight for one in router.backends()) == 0
+
+
 async def test_a_short_retry_after_is_waited_for_and_a_long_one_is_not(first: FlakyEngine) -> None:
     async with Models([first], probe_seconds=60) as models:
         inference = Inference(models, None, patience=QUICK)
@@ -326,3 +345,21 @@ async def test_requests_beyond_the_room_wait_and_say_for_how_long(first: FlakyEn
     assert completed.finished.timings.queued >= 0.09
     assert completed.finished.timings.total >= completed.finished.timings.queued
     assert len(first.asked) == 1
+
+
+async def test_embedding_has_room_of_its_own_and_a_queue_with_an_end() -> None:
+    class SlowEmbedder(FlakyEngine):
+        async def embed(self, model: str, inputs: Sequence[str]) -> Embeddings:
+            await gate.wait()
+            return await super().embed(model, inputs)
+
+    gate = asyncio.Event()
+    async with Models([SlowEmbedder("minilm", embedder("vectors"))], probe_seconds=60) as models:
+        inference = Inference(models, None)
+        calls = [asyncio.create_task(inference.embed("vectors", ["x"])) for _ in range(64 + 512)]
+        await asyncio.sleep(0)
+        with pytest.raises(Failure) as caught:
+            await inference.embed("vectors", ["x"])
+        assert caught.value.reason is Reason.OVERLOADED
+        gate.set()
+        assert len(await asyncio.gather(*calls)) == 576

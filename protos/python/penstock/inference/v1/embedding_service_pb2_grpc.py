@@ -48,7 +48,8 @@ class EmbeddingServiceServicer(object):
 
     def Embed(self, request, context):
         """Embeds texts, all of them or, on an error, none.
-        Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING), INVALID_ARGUMENT, UNAVAILABLE (ENGINE_UNAVAILABLE).
+        Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING), INVALID_ARGUMENT, UNAVAILABLE (ENGINE_UNAVAILABLE),
+        RESOURCE_EXHAUSTED (OVERLOADED, ENGINE_OVERLOADED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

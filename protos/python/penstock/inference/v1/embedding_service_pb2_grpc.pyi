@@ -35,7 +35,8 @@ class EmbeddingServiceStub:
     def __new__(cls, channel: _aio.Channel) -> EmbeddingServiceAsyncStub: ...
     Embed: _grpc.UnaryUnaryMultiCallable[_embedding_service_pb2.EmbedRequest, _embedding_service_pb2.EmbedResponse]
     """Embeds texts, all of them or, on an error, none.
-    Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING), INVALID_ARGUMENT, UNAVAILABLE (ENGINE_UNAVAILABLE).
+    Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING), INVALID_ARGUMENT, UNAVAILABLE (ENGINE_UNAVAILABLE),
+    RESOURCE_EXHAUSTED (OVERLOADED, ENGINE_OVERLOADED).
     """
 
 @_typing.type_check_only
@@ -45,7 +46,8 @@ class EmbeddingServiceAsyncStub(EmbeddingServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Embed: _aio.UnaryUnaryMultiCallable[_embedding_service_pb2.EmbedRequest, _embedding_service_pb2.EmbedResponse]  # type: ignore[assignment]
     """Embeds texts, all of them or, on an error, none.
-    Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING), INVALID_ARGUMENT, UNAVAILABLE (ENGINE_UNAVAILABLE).
+    Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING), INVALID_ARGUMENT, UNAVAILABLE (ENGINE_UNAVAILABLE),
+    RESOURCE_EXHAUSTED (OVERLOADED, ENGINE_OVERLOADED).
     """
 
 class EmbeddingServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -58,7 +60,8 @@ class EmbeddingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_embedding_service_pb2.EmbedResponse, _abc.Awaitable[_embedding_service_pb2.EmbedResponse]]:
         """Embeds texts, all of them or, on an error, none.
-        Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING), INVALID_ARGUMENT, UNAVAILABLE (ENGINE_UNAVAILABLE).
+        Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING), INVALID_ARGUMENT, UNAVAILABLE (ENGINE_UNAVAILABLE),
+        RESOURCE_EXHAUSTED (OVERLOADED, ENGINE_OVERLOADED).
         """
 
 def add_EmbeddingServiceServicer_to_server(servicer: EmbeddingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
