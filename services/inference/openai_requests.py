@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 import msgspec
 
 from services.chassis.errors import Failure, Reason
+from services.inference.admission import Priority
 from services.inference.engine import Message, Role, Sampling
 from services.inference.form import Form, Image, ToolCall
 from services.inference.inference import CacheMode, Request
@@ -29,6 +30,9 @@ _ROLES: Final = {
     "assistant": Role.ASSISTANT,
     "tool": Role.TOOL,
 }
+
+# OpenAI's tiers that stand for a class of priority here; all others are the default.
+_TIERS: Final = {"priority": Priority.INTERACTIVE, "flex": Priority.BULK}
 
 _Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 _Limit = Annotated[int, msgspec.Meta(ge=1, le=131072)]
@@ -75,6 +79,7 @@ class ChatRequest(msgspec.Struct):
     max_completion_tokens: _Limit | None = None
     stop: _StopText | Annotated[list[_StopText], msgspec.Meta(max_length=16)] | None = None
     user: _Name | None = None
+    service_tier: str | None = None
     n: Annotated[int, msgspec.Meta(ge=1, le=16)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
@@ -163,6 +168,7 @@ def request_of(chat: ChatRequest, request_id: str) -> Request:
         max_tokens=chat.max_tokens if chat.max_completion_tokens is None else chat.max_completion_tokens,
         stop=stop,
         user=chat.user or "",
+        priority=_TIERS.get(chat.service_tier or "", Priority.DEFAULT),
         form=_form(chat),
         cache=chat.cache or CacheMode.USE,
     )

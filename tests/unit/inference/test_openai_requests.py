@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.chassis.errors import Failure, Reason
+from services.inference.admission import Priority
 from services.inference.engine import Message, Role, Sampling
 from services.inference.form import Form, Image, JsonSchema, ToolCall, ToolUse
 from services.inference.inference import CacheMode
@@ -34,6 +35,20 @@ def refused(body: bytes) -> Failure:
     with pytest.raises(Failure) as caught:
         request_of(parse_chat(body), "r1")
     return caught.value
+
+
+@pytest.mark.parametrize(
+    ("tier", "priority"),
+    [
+        ("priority", Priority.INTERACTIVE),
+        ("flex", Priority.BULK),
+        ("auto", Priority.DEFAULT),
+        ("scale", Priority.DEFAULT),
+        (None, Priority.DEFAULT),
+    ],
+)
+def test_a_tier_is_a_class_of_priority(tier: str | None, priority: Priority) -> None:
+    assert request_of(parse_chat(chat(service_tier=tier)), "r1").priority is priority
 
 
 def test_a_whole_request_becomes_the_domains() -> None:
