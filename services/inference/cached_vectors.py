@@ -45,7 +45,7 @@ class CachedVectors:
             return await self._inner.embed(model, inputs)
         keys = [vector_key(known, text) for text in inputs]
         found = await self._tiers.get_all(keys)
-        values = {key: value for key, value in zip(keys, found, strict=True) if value is not None}
+        values = {key: value for key, value in zip(keys, found, strict=True) if value is not None and _is_sound(value)}
         missing = {key: text for key, text in zip(keys, inputs, strict=True) if key not in values}
         if missing:
             embedded = await self._inner.embed(known.name, list(missing.values()))
@@ -58,6 +58,12 @@ class CachedVectors:
                 return embedded
             values |= fresh
         return Embedded(known, _read([values[key] for key in keys]))
+
+
+def _is_sound(value: bytes) -> bool:
+    """Whether it can be a vector at all: the shared store is written by others too."""
+    length = len(value) - _HEAD.size
+    return length > 0 and length % 4 == 0 and _HEAD.unpack_from(value)[1] < len(_SOURCES)
 
 
 def _written(embeddings: Embeddings, texts: Iterable[str]) -> list[bytes]:

@@ -16,8 +16,7 @@ from prometheus_client import REGISTRY, Counter, Histogram
 
 from services.chassis.errors import Failure
 from services.inference.engine import Delta
-from services.inference.inference import Finished, Started
-from services.inference.serving import completed
+from services.inference.inference import Finished, Started, completed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Sequence

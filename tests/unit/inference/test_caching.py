@@ -10,13 +10,13 @@ from penstock.assignment import RequestType, Treatment
 
 from services.chassis.call import Call, enter_call
 from services.chassis.errors import Failure, Reason
+from services.inference.cache_keys import vector_key
 from services.inference.cached_vectors import CachedVectors
 from services.inference.caching import CachedInference
 from services.inference.engine import Capability, Delta, Embeddings, Message, Model, Role, Sampling, Usage, UsageSource
-from services.inference.inference import CacheMode, Finished, Inference, Request, Started
+from services.inference.inference import CacheMode, Finished, Inference, Request, Started, completed
 from services.inference.models import Models
 from services.inference.resilience import Patience
-from services.inference.serving import completed
 from services.inference.tiers import Lookups, Tiers
 from tests.unit.inference.scripted_engine import ScriptedEngine, embedder, writer
 
@@ -269,6 +269,20 @@ async def test_only_new_texts_are_embedded(bench: Bench) -> None:
     # Shares of a batch: 2 and 3 parts of 20.
     assert (second.embeddings.input_tokens, second.embeddings.source) == (10 + 8 + 10 + 12, UsageSource.ESTIMATED)
     assert third.model.name == "vectors"
+
+
+@pytest.mark.parametrize("garbage", [b"", b"1234", b"1234\x00", b"1234\x00123", b"1234\x091234"])
+async def test_a_vector_that_is_none_is_made_anew(bench: Bench, garbage: bytes) -> None:
+    bench.vectors.put({vector_key(embedder("vectors", "openai"), "a"): garbage})
+    embedded = await bench.cached.embed("vectors", ["a"])
+    assert [list(vector) for vector in embedded.embeddings.vectors] == [[1.0, 1.0]]
+
+
+async def test_an_answer_that_is_none_is_made_anew(bench: Bench) -> None:
+    await bench.ask()
+    (key,) = bench.answers._memory
+    bench.answers.put({key: b"garbage"})
+    assert not (await bench.ask()).started.cached
 
 
 async def test_vectors_of_a_model_without_a_fingerprint_are_not_kept() -> None:
