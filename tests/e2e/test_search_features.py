@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from google.protobuf import json_format
+from penstock import Client
 from penstock.retrieval.v1 import (
     answer_service_pb2,
     collection_pb2,
@@ -188,3 +189,21 @@ def test_a_collection_is_described_anew(face: Face, collection: str) -> None:
     with pytest.raises(Refused) as caught:
         face.call("UpdateCollection", collection_service_pb2.UpdateCollectionRequest(collection="nowhere", description="x"))
     assert (caught.value.code, caught.value.reason) == ("NOT_FOUND", "COLLECTION_NOT_FOUND")
+
+
+def test_the_clients_tell_the_same(suite: Suite) -> None:
+    name = f"e2e-{uuid.uuid4().hex[:12]}"
+    with Client(suite.grpc) as client:
+        client.create_collection(name)
+        try:
+            client.add_documents(name, [{"document": "old", "text": OLD, "metadata": {"year": 1998}}, BRIDGE])
+            assert client.update_collection(name, description="x").description == "x"
+            assert client.collection_stats(name).document_count == 2
+            old = {"range": {"key": "year", "lt": 2000}}
+            found = client.search("penstock or bridge", name, filter=old, fusion={"weighted": {}}, explain=True)
+            assert [hit.document for hit in found.hits] == ["old"]
+            assert found.hits[0].explanation.matched_terms
+            answer = client.answer("How long was the penstock?", name, filter=old, min_relevance=0.1)
+            assert {source.document for source in answer.sources} == {"old"}
+        finally:
+            client.delete_collection(name)

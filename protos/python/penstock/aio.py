@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         LoadOptions,
         MetricLike,
         OutcomeLike,
+        SearchOptions,
         VariantLike,
     )
     from penstock.retrieval.v1 import (
@@ -236,6 +237,18 @@ class AsyncClient:
                 return
             request.page_token = page.next_page_token
 
+    async def update_collection(
+        self, collection: str, *, description: str | None = None, timeout: float | None = None
+    ) -> collection_pb2.Collection:
+        """Changes what is not None, and returns the collection as it is then."""
+        request = collection_service_pb2.UpdateCollectionRequest(collection=collection, description=description)
+        return (await self._call(self._collections.UpdateCollection, request, timeout)).collection
+
+    async def collection_stats(self, collection: str, *, timeout: float | None = None) -> collection_pb2.CollectionStats:
+        """Counts what a collection holds."""
+        request = collection_service_pb2.GetCollectionStatsRequest(collection=collection)
+        return (await self._call(self._collections.GetCollectionStats, request, timeout)).stats
+
     async def delete_collection(self, collection: str, *, timeout: float | None = None) -> None:
         """Deletes a collection with all its documents, for good."""
         request = collection_service_pb2.DeleteCollectionRequest(collection=collection)
@@ -270,9 +283,10 @@ class AsyncClient:
         top_k: int | None = None,
         mode: int | str = "unspecified",
         timeout: float | None = None,
+        **options: Unpack[SearchOptions],
     ) -> search_service_pb2.SearchResponse:
         """Finds the passages that fit best. `mode` is a SearchMode or its name: "hybrid", "dense", "sparse"."""
-        return await self._call(self._search.Search, requests.search(query, collections, top_k, mode), timeout)
+        return await self._call(self._search.Search, requests.search(query, collections, top_k, mode, options), timeout)
 
     async def answer(
         self,

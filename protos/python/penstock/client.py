@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         LoadOptions,
         MetricLike,
         OutcomeLike,
+        SearchOptions,
         VariantLike,
     )
     from penstock.retrieval.v1 import (
@@ -229,6 +230,18 @@ class Client:
                 return
             request.page_token = page.next_page_token
 
+    def update_collection(
+        self, collection: str, *, description: str | None = None, timeout: float | None = None
+    ) -> collection_pb2.Collection:
+        """Changes what is not None, and returns the collection as it is then."""
+        request = collection_service_pb2.UpdateCollectionRequest(collection=collection, description=description)
+        return self._call(self._collections.UpdateCollection, request, timeout).collection
+
+    def collection_stats(self, collection: str, *, timeout: float | None = None) -> collection_pb2.CollectionStats:
+        """Counts what a collection holds."""
+        request = collection_service_pb2.GetCollectionStatsRequest(collection=collection)
+        return self._call(self._collections.GetCollectionStats, request, timeout).stats
+
     def delete_collection(self, collection: str, *, timeout: float | None = None) -> None:
         """Deletes a collection with all its documents, for good."""
         request = collection_service_pb2.DeleteCollectionRequest(collection=collection)
@@ -263,9 +276,10 @@ class Client:
         top_k: int | None = None,
         mode: int | str = "unspecified",
         timeout: float | None = None,
+        **options: Unpack[SearchOptions],
     ) -> search_service_pb2.SearchResponse:
         """Finds the passages that fit best. `mode` is a SearchMode or its name: "hybrid", "dense", "sparse"."""
-        return self._call(self._search.Search, requests.search(query, collections, top_k, mode), timeout)
+        return self._call(self._search.Search, requests.search(query, collections, top_k, mode, options), timeout)
 
     def answer(
         self,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from google.protobuf import struct_pb2, timestamp_pb2
+from google.protobuf import json_format, struct_pb2, timestamp_pb2
 
 from penstock.experiments.v1 import experiment_pb2, experiment_service_pb2, outcome_pb2, outcome_service_pb2
 from penstock.inference.v1 import generation_pb2, generation_service_pb2, model_pb2, model_service_pb2
@@ -65,7 +65,27 @@ class GenerateOptions(TypedDict, total=False):
     cache: int | str
 
 
-class AnswerOptions(TypedDict, total=False):
+class PassageOptions(TypedDict, total=False):
+    """Options of whatever finds passages; see SearchRequest for what they mean and their limits.
+
+    `filter` and `fusion` are messages or dictionaries of the same shape as in JSON, such as
+    `{"range": {"key": "year", "gte": 2020}}` and `{"weighted": {"dense": 0.7, "sparse": 0.3}}`.
+    """
+
+    filter: search_pb2.Filter | Mapping[str, Any]
+    fusion: search_pb2.Fusion | Mapping[str, Any]
+    mmr_lambda: float
+    min_relevance: float
+    neighbors: int
+
+
+class SearchOptions(PassageOptions, total=False):
+    """Options of `search`; see SearchRequest."""
+
+    explain: bool
+
+
+class AnswerOptions(PassageOptions, total=False):
     """Options of `answer` and `stream_answer`; see AnswerRequest for what they mean and their limits.
 
     `mode` is a SearchMode or its name: "hybrid", "dense", "sparse". `sampling` says how tokens are chosen.
@@ -131,11 +151,15 @@ def stream_answer(
 
 
 def search(
-    query: str, collections: str | Iterable[str], top_k: int | None, mode: int | str
+    query: str, collections: str | Iterable[str], top_k: int | None, mode: int | str, options: SearchOptions
 ) -> search_service_pb2.SearchRequest:
     """What to find."""
     return search_service_pb2.SearchRequest(
-        query=query, collections=names(collections), top_k=top_k, mode=_enum(search_pb2.SearchMode, "SEARCH_MODE_", mode)
+        query=query,
+        collections=names(collections),
+        top_k=top_k,
+        mode=_enum(search_pb2.SearchMode, "SEARCH_MODE_", mode),
+        **_passage_fields(options),
     )
 
 
@@ -257,9 +281,17 @@ def _timestamp(time: datetime) -> timestamp_pb2.Timestamp:
 
 
 def _with_mode(options: AnswerOptions) -> dict[str, Any]:
-    fields: dict[str, Any] = dict(options)
+    fields = _passage_fields(options)
     if "mode" in fields:
         fields["mode"] = _enum(search_pb2.SearchMode, "SEARCH_MODE_", fields["mode"])
+    return fields
+
+
+def _passage_fields(options: PassageOptions) -> dict[str, Any]:
+    fields: dict[str, Any] = dict(options)
+    for name, kind in (("filter", search_pb2.Filter), ("fusion", search_pb2.Fusion)):
+        if isinstance(fields.get(name), Mapping):
+            fields[name] = json_format.ParseDict(fields[name], kind())
     return fields
 
 
