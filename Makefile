@@ -8,6 +8,8 @@ UV := $(CURDIR)/.uv/bin/uv
 export UV
 BIN := .venv/bin
 VLLM := .venv-vllm
+# gbstats needs a numpy of its own.
+ORACLE := .venv-gbstats
 # An environment that exists keeps its interpreter; uv would tear it down for another one.
 PIN := $(if $(wildcard .venv/bin/python),,--python $(PYTHON))
 RUNTIME := --extra inference --extra retrieval --extra experiments --extra gateway --extra migrate --extra local
@@ -117,6 +119,19 @@ wheel: .uv/bin/uv ## Build the published wheel into dist/
 bench: .venv/.dev ## Measure the figures of docs/benchmarks.md
 	$(BIN)/python -m benchmarks.run
 
+.PHONY: simulate
+simulate: .venv/.dev ## Simulate experiments: false positives and power of each method of analysis
+	$(BIN)/python -m benchmarks.simulate
+
+$(ORACLE)/.installed: tests/unit/experiments/gbstats-requirements.txt
+	@$(PYTHON) -m venv --clear $(ORACLE)
+	@$(ORACLE)/bin/pip install -qq --disable-pip-version-check -r $<
+	@touch $@
+
+.PHONY: oracle
+oracle: $(ORACLE)/.installed ## Compute anew what the analysis is checked against, by gbstats in an environment of its own
+	$(ORACLE)/bin/python tests/unit/experiments/gbstats_oracle.py
+
 .PHONY: clean
 clean: ## Remove what was installed and built; data in DATA_DIR stays
-	rm -rf .venv $(VLLM) .uv build dist
+	rm -rf .venv $(VLLM) $(ORACLE) .uv build dist

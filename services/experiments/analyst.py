@@ -121,11 +121,16 @@ class Analyst:
             answered = True
         finally:
             if answered:
-                self._rest = asyncio.get_running_loop().call_later(self._idle, _end, child)
+                self._rest = asyncio.get_running_loop().call_later(self._idle, self._retire, child)
             else:
                 _end(child)
                 self._child = None
                 await child.wait()
+
+    def _retire(self, child: asyncio.subprocess.Process) -> None:
+        """Ends an idle child. The next question gets another one, even before this one is seen to have ended."""
+        self._child = None
+        _end(child)
 
     async def close(self) -> None:
         """Ends the child."""

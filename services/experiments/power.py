@@ -27,6 +27,13 @@ def compute(question: PowerQuestion) -> PowerAnswer:
     Raises:
         NoAnswerError: there is none.
     """
+    try:
+        return _found(question)
+    except (ArithmeticError, ValueError) as error:
+        raise NoAnswerError("minimal_effect: the numbers are too close to 0, or too large, to compute with") from error
+
+
+def _found(question: PowerQuestion) -> PowerAnswer:
     units, effect = question.units, question.minimal_effect
     if units is not None and effect is not None:
         return PowerAnswer(units, effect, power(question, units, effect))

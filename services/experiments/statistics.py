@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _FEWEST_UNITS: Final = 2
 _FEWEST_EXPECTED: Final = 5
+_CANCELLED: Final = 1e-12
 # A control's mean within so many of its standard errors of 0 is no base for a relative difference.
 _BASE_ERRORS: Final = 3.0
 
@@ -44,8 +45,12 @@ def estimate(kind: Kind, moments: Moments) -> Estimate | Uncomputable:
 def _ratio(moments: Moments) -> Estimate:
     """Sum over number, with its variance by the delta method: that of the units' residuals from the common ratio."""
     ratio = moments.total / moments.count
-    residuals = moments.total_squares - 2 * ratio * moments.products + ratio * ratio * moments.count_squares
-    spread = max(residuals, 0.0) / (moments.units - 1) / moments.count**2
+    terms = (moments.total_squares, -2 * ratio * moments.products, ratio * ratio * moments.count_squares)
+    residuals = sum(terms)
+    # What is left of terms that cancel each other is their rounding.
+    if residuals <= _CANCELLED * sum(map(abs, terms)):
+        residuals = 0.0
+    spread = residuals / (moments.units - 1) / moments.count**2
     return Estimate(ratio, spread / moments.units, moments.units)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from contextlib import aclosing
+from dataclasses import astuple
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import pytest
 from penstock.assignment import Arm, RequestType, Unit
 
 from services.chassis.errors import Failure, Reason
-from services.experiments.analysis import Direction, Metric
+from services.experiments.analysis import Boundary, Correction, Direction, Evidence, Kind, Method, Metric, Moments, Plan, Role
 from services.experiments.experiments import Design, Experiment, State
 from services.experiments.store import Exposure, Outcome, OutcomeTally
 
@@ -31,8 +32,9 @@ def experiment(id_: str, hypothesis: str = "", created: datetime = NOW) -> Exper
             Arm("a", 0.1),
             Arm("b", 1e6 / 3, model="m:7b", prompt="Отвечай «кратко» 中", temperature=0.0, top_p=1.0, max_tokens=7, top_k=3),
         ),
-        metrics=(Metric("clicks"), Metric("seconds", Direction.DECREASE)),
+        metrics=(Metric("clicks"), Metric("seconds", Direction.DECREASE, Kind.RATIO, Role.GUARDRAIL, 0.25)),
         request_types=(RequestType.ANSWER,),
+        analysis=Plan(Method.GROUP_SEQUENTIAL, 0.01, 86400.5, 3, Boundary.POCOCK, Correction.BENJAMINI_HOCHBERG),
     )
     return Experiment(design=design, state=State.DRAFT, hash_version=1, salt=f"salt-{id_}", create_time=created)
 
@@ -193,6 +195,66 @@ async def test_a_tally_tells_units_variants_and_metrics_apart(store: Store) -> N
 async def test_sums_are_exact(store: Store, values: list[float], total: float) -> None:
     await store.record_outcomes([outcome(f"o{n}", value) for n, value in enumerate(values)])
     assert (await store.tally("e1")).outcomes["a", "clicks"].sum == total
+
+
+async def test_evidence_is_between_units(store: Store) -> None:
+    await store.record_outcomes(
+        [
+            outcome("o1", 1.5, unit="u1"),
+            outcome("o2", 2.5, unit="u1"),
+            outcome("o3", -4, unit="u2"),
+            outcome("o4", 0.25, unit="u3"),
+            outcome("o5", 7, variant="b"),
+        ]
+    )
+    found = (await store.tally("e1")).evidence.moments
+    # Means 2, -4, .25; sums 4, -4, .25; numbers 2, 1, 1.
+    expected = Moments(3, -1.75 / 3, 19.0416666667, 0.25 / 3, 4 / 3, 32.0416666667, 2 / 3, 3.9166666667, -4, 2.5)
+    clicks = found["a", "clicks"]
+    assert clicks is not None
+    assert astuple(clicks) == pytest.approx(astuple(expected))
+    assert found["b", "clicks"] == Moments(1, 7, 0, 7, 1, 0, 0, 0, 7, 7)
+
+
+async def test_evidence_far_from_zero_keeps_its_spread(store: Store) -> None:
+    await store.record_outcomes([outcome(f"o{n}", 1e9 + n % 2, unit=f"u{n}") for n in range(100)])
+    found = (await store.tally("e1")).evidence.moments["a", "clicks"]
+    assert found is not None
+    assert found.squares == pytest.approx(25, rel=1e-6)
+    assert found.total_squares == pytest.approx(25, rel=1e-6)
+
+
+async def test_outcomes_too_large_to_be_squared_are_no_evidence(store: Store) -> None:
+    values = {"a": [1e140, -1e140, 1e140], "b": [1.0, 1.1e140]}
+    await store.record_outcomes(
+        [
+            outcome(f"{variant}{n}", value, variant=variant, unit=f"u{n}")
+            for variant in values
+            for n, value in enumerate(values[variant])
+        ]
+    )
+    tally = await store.tally("e1")
+    assert tally.evidence.moments["b", "clicks"] is None
+    fitting = tally.evidence.moments["a", "clicks"]
+    assert fitting is not None
+    assert math.isfinite(fitting.squares)
+    assert tally.outcomes["b", "clicks"].sum == 1.1e140
+
+
+async def test_a_look_sees_what_had_been_recorded_by_then(store: Store) -> None:
+    await store.record_outcomes([outcome("o1", 1, unit="u1"), outcome("o2", 3, unit="u2")])
+    await asyncio.sleep(0.05)
+    look = datetime.now(UTC)
+    await asyncio.sleep(0.05)
+    await store.record_outcomes([outcome("o3", 5, unit="u2"), outcome("o4", 9, variant="b")])
+    assert (await store.tally("e1")).seen == Evidence()
+    tally = await store.tally("e1", look)
+    assert tally.seen.moments.keys() == {("a", "clicks")}
+    seen, now = tally.seen.moments["a", "clicks"], tally.evidence.moments["a", "clicks"]
+    assert seen is not None
+    assert now is not None
+    assert (seen.units, seen.mean, now.units, now.mean) == (2, 2, 2, 2.5)
+    assert (await store.tally("e1", look - timedelta(hours=1))).seen == Evidence()
 
 
 async def test_batches_with_the_same_keys_at_once_all_end(store: Store) -> None:
