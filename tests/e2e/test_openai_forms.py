@@ -135,6 +135,10 @@ def test_the_same_over_rest(suite: Suite) -> None:
     assert set(json.loads(call["arguments"])) == {"city", "n"}
     chosen = {"model": GIBBERISH, "prompt": "?", "output": {"choice": {"texts": ["yes", "no"]}}}
     assert httpx.post(f"{suite.url}/v1/generate", json=chosen, timeout=60).json()["text"] in {"yes", "no"}
+    # `extractive` is first choice here, and cannot: `auto` goes on to one that can.
+    by_auto = httpx.post(f"{suite.url}/v1/generate", json={**chosen, "model": "auto"}, timeout=60).json()
+    assert by_auto["model"] == GIBBERISH
+    assert by_auto["text"] in {"yes", "no"}
     refused = httpx.post(f"{suite.url}/v1/generate", json={**chosen, "model": "extractive"}, timeout=60)
     assert refused.status_code == 400
     assert "MODEL_CAPABILITY_MISSING" in refused.text

@@ -95,6 +95,24 @@ async def test_a_tool_call_streams_and_is_answered(channel: grpc.aio.Channel) ->
     assert not answer.tool_calls
 
 
+async def test_a_cached_tool_call_is_whole_and_another_form_is_another_answer(channel: grpc.aio.Channel) -> None:
+    stub = generation_service_pb2_grpc.GenerationServiceStub(channel)
+    request = generation_service_pb2.GenerateRequest(
+        model=MODEL,
+        prompt="Again?",
+        tools=[form_pb2.Tool(name="set_gate", parameters=SCHEMA)],
+        tool_choice=form_pb2.ToolChoice(use=form_pb2.TOOL_USE_REQUIRED, single=True),
+        sampling=GREEDY,
+        max_tokens=300,
+    )
+    first, again = await stub.Generate(request), await stub.Generate(request)
+    assert first.tool_calls[0].arguments
+    assert list(again.tool_calls) == list(first.tool_calls)
+    assert again.cached
+    request.tool_choice.use = form_pb2.TOOL_USE_NONE
+    assert not (await stub.Generate(request)).tool_calls
+
+
 async def test_several_answers_and_their_probabilities(channel: grpc.aio.Channel) -> None:
     stub = generation_service_pb2_grpc.GenerationServiceStub(channel)
     sampling = generation_pb2.Sampling(temperature=1.5, seed=5)
