@@ -23,8 +23,9 @@ from services.inference.admission import Admission
 from services.inference.cached_vectors import CachedVectors
 from services.inference.caching import CachedInference
 from services.inference.gauges import Gauges
+from services.inference.generation import TimeLimits
 from services.inference.handlers import EmbeddingService, GenerationService, TokenizationService
-from services.inference.inference import Inference, TimeLimits
+from services.inference.inference import Inference
 from services.inference.lifecycle import ModelLifecycle
 from services.inference.memory import Memory
 from services.inference.metrics import Figures, Metered

@@ -13,7 +13,7 @@ from services.inference.prompting import grounded
 
 if TYPE_CHECKING:
     from services.inference.engine import Model
-    from services.inference.inference import Assignment
+    from services.inference.generation import Assignment
 
 # Raised when what is kept under a key, or how a key is made, changes its meaning.
 _REVISION: Final = 1

@@ -9,7 +9,7 @@ import numpy as np
 
 from services.inference.cache_keys import vector_key
 from services.inference.engine import Embeddings, UsageSource
-from services.inference.inference import Embedded
+from services.inference.generation import Embedded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -19,7 +19,7 @@ from services.chassis.errors import Failure
 from services.inference.cache_keys import is_repeatable, response_key
 from services.inference.engine import Delta, FinishReason, Usage
 from services.inference.flights import Flights
-from services.inference.inference import CacheMode, Finished, Started, assignment_of, treated
+from services.inference.generation import CacheMode, Finished, Started, assignment_of, treated
 from services.inference.progress import Timings
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from penstock.assignment import Treatment
 
     from services.inference.engine import Generation, Model
-    from services.inference.inference import Assigner, Embedded, Event, Request
+    from services.inference.generation import Embedded, Event, Request
+    from services.inference.inference import Assigner
     from services.inference.routing import Route
     from services.inference.serving import Streams
     from services.inference.tiers import Tiers

@@ -31,10 +31,11 @@ from services.inference.engine import (
     UsageSource,
 )
 from services.inference.form_convert import delta_events, form_of, logprob, messages_of, tool_call
-from services.inference.inference import Assignment, CacheMode, Completed, Embedded, Event, Finished, Request, Started, Timings
+from services.inference.generation import Assignment, CacheMode, Completed, Embedded, Event, Finished, Request, Started
 from services.inference.resilience import Outcome
 
 if TYPE_CHECKING:
+    from services.inference.progress import Timings
     from collections.abc import Iterable
 
     from services.inference.models import Listed

@@ -14,7 +14,7 @@ from services.inference.engine import Capability
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from services.inference.inference import Embedded
+    from services.inference.generation import Embedded
     from services.inference.models import Models
     from services.inference.serving import Streams
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from services.chassis.call import current_call, enter_call
 from services.chassis.errors import Failure, Reason
-from services.inference.inference import Finished
+from services.inference.generation import Finished
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 
-    from services.inference.inference import Event
+    from services.inference.generation import Event
 
 
 class Flights:

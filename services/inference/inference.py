@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol
 
 from penstock.assignment import RequestType
 
@@ -15,9 +13,9 @@ from services.chassis.errors import Failure, Reason
 from services.inference.admission import Admission, Class, Permit, Priority
 from services.inference.answers import Gathering
 from services.inference.dispatch import Dispatch, Opened, attempt_of, unended
-from services.inference.engine import Delta, End, Generation, Message, Role, Sampling, Usage
-from services.inference.form import Form
-from services.inference.progress import Progress, Timings
+from services.inference.engine import Delta, End
+from services.inference.generation import Completed, Embedded, Finished, Started, TimeLimits, assignment_of, treated
+from services.inference.progress import Progress
 from services.inference.resilience import Attempt, Outcome, Patience
 from services.inference.routing import Router, affinity_of
 from services.inference.watch import StreamWatch
@@ -28,8 +26,8 @@ if TYPE_CHECKING:
     from penstock.assignment import Treatment
 
     from services.chassis.call import Call
-    from services.inference.answers import Answer
-    from services.inference.engine import Embeddings, FinishReason, Model, Passage
+    from services.inference.engine import Generation
+    from services.inference.generation import Event, Request
     from services.inference.models import Found, Models
     from services.inference.routing import Route
 
@@ -37,8 +35,6 @@ _ROOM: Final = 512
 # No share of it is anyone's own: requests to embed have no class.
 _EMBEDDING_ROOM: Final = 64
 _EMBEDDING: Final = Class(reserved=0, queue=512, queue_seconds=60.0, patience=30.0)
-
-__all__ = ["Timings"]  # a part of what is finished; its home is `progress`
 
 
 class Assigner(Protocol):
@@ -51,117 +47,6 @@ class Assigner(Protocol):
 
     def expose(self, treatment: Treatment, *, request_id: str, model: str = "", engine: str = "") -> None:
         """Records that the unit met its variant."""
-
-
-class CacheMode(StrEnum):
-    """What a request may have of the response cache; REFRESH generates anew and keeps the answer, BYPASS keeps none."""
-
-    USE = "use"
-    BYPASS = "bypass"
-    REFRESH = "refresh"
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """Which variant of which experiment shapes the response; `key` is what outcomes name."""
-
-    key: str
-    experiment: str
-    variant: str
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a client asks for.
-
-    Attributes:
-        request_id: As in logs.
-        model: Name, `auto`, or empty for `auto`.
-        messages: Oldest first, at least one.
-        passages: What to answer from.
-        sampling: How tokens are chosen.
-        max_tokens: Most tokens to generate; None leaves the engine's limit.
-        stop: Sequences that end the text.
-        user: The end user's id, or empty.
-        conversation: The conversation's id, or empty.
-        assignment: Made already by the calling service, which has recorded the exposure too; nothing is evaluated then.
-        form: What form the answer is to take.
-        session: Id of a session whose requests share most of their prompt, or empty.
-        priority: Who goes first when there is more work than room.
-        cache: What it may have of the response cache, where there is one.
-    """
-
-    request_id: str
-    model: str
-    messages: tuple[Message, ...]
-    passages: tuple[Passage, ...] = ()
-    sampling: Sampling = field(default_factory=Sampling)
-    max_tokens: int | None = None
-    stop: tuple[str, ...] = ()
-    user: str = ""
-    conversation: str = ""
-    assignment: Assignment | None = None
-    form: Form = field(default_factory=Form)
-    session: str = ""
-    priority: Priority = Priority.DEFAULT
-    cache: CacheMode = CacheMode.USE
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """The first event, sent once an engine has said something: what was decided. The last of `attempts` answers."""
-
-    model: str
-    engine: str
-    assignment: Assignment | None
-    request_id: str
-    attempts: tuple[Attempt, ...] = ()
-    alias: str = ""
-    cached: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The last event. With `failure` the text is incomplete, and `finish_reason` is None.
-
-    `finish_reasons` says it of each answer where there are several.
-    """
-
-    finish_reason: FinishReason | None
-    usage: Usage
-    timings: Timings
-    failure: Failure | None = None
-    finish_reasons: tuple[FinishReason, ...] = ()
-    attempts: tuple[Attempt, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class TimeLimits:
-    """Seconds, under the caller's deadline: to the first content, between two contents, and in total (0 for no limit)."""
-
-    first_token: float = 120.0
-    inter_token: float = 60.0
-    total: float = 0.0
-
-
-Event: TypeAlias = Started | Delta | Usage | Finished
-
-
-@dataclass(frozen=True, slots=True)
-class Completed:
-    """A whole generation: `answers` has one, or as many as were asked for."""
-
-    started: Started
-    answers: tuple[Answer, ...]
-    finished: Finished
-
-
-@dataclass(frozen=True, slots=True)
-class Embedded:
-    """Vectors, and the model that made them."""
-
-    model: Model
-    embeddings: Embeddings
 
 
 class Inference:
@@ -309,37 +194,7 @@ async def _let_go(opened: Opened | None, permit: Permit | None) -> None:
             permit.release()
 
 
-def assignment_of(treatment: Treatment | None) -> Assignment | None:
-    """What of a treatment the response tells."""
-    return Assignment(treatment.assignment, treatment.experiment, treatment.variant) if treatment else None
-
-
 def _started(request: Request, treatment: Treatment | None, attempts: tuple[Attempt, ...], alias: str) -> Started:
     answering = attempts[-1]
     assignment = request.assignment or assignment_of(treatment)
     return Started(answering.model, answering.engine, assignment, request.request_id, attempts=attempts, alias=alias)
-
-
-def treated(request: Request, treatment: Treatment | None) -> Generation:
-    """What to generate from, with the variant's settings in place of the request's."""
-    generation = Generation(
-        request.model, request.messages, request.passages, request.sampling, request.max_tokens, request.stop, request.form
-    )
-    if treatment is None:
-        return generation
-    messages = generation.messages
-    if treatment.prompt is not None:
-        rest = tuple(message for message in messages if message.role is not Role.SYSTEM)
-        messages = (Message(Role.SYSTEM, treatment.prompt), *rest) if treatment.prompt else rest
-    sampling = replace(
-        generation.sampling,
-        temperature=generation.sampling.temperature if treatment.temperature is None else treatment.temperature,
-        top_p=generation.sampling.top_p if treatment.top_p is None else treatment.top_p,
-    )
-    return replace(
-        generation,
-        model=generation.model if treatment.model is None else treatment.model,
-        messages=messages,
-        sampling=sampling,
-        max_tokens=generation.max_tokens if treatment.max_tokens is None else treatment.max_tokens,
-    )

@@ -16,7 +16,8 @@ from prometheus_client import REGISTRY, Counter, Histogram
 
 from services.chassis.errors import Failure
 from services.inference.engine import Delta
-from services.inference.inference import Finished, Started, completed
+from services.inference.generation import Finished, Started
+from services.inference.inference import completed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from services.chassis.errors import Reason
-    from services.inference.inference import Completed, Embedded, Event, Request
+    from services.inference.generation import Completed, Embedded, Event, Request
     from services.inference.serving import Streams
 
 _CHAT: Final = "chat"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from services.inference.answers import Answer
     from services.inference.engine import Usage
     from services.inference.form import TokenLogprob, ToolCall, ToolCallDelta
-    from services.inference.inference import Completed, Embedded, Started
+    from services.inference.generation import Completed, Embedded, Started
     from services.inference.models import Listed
     from services.inference.openai_requests import EmbeddingsRequest
 

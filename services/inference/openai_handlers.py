@@ -12,13 +12,13 @@ from services.chassis.call import current_call
 from services.chassis.errors import Failure
 from services.inference import dimensions, openai_face, openai_requests
 from services.inference.engine import Delta
-from services.inference.inference import Finished, Started
+from services.inference.generation import Finished, Started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
     from services.chassis.interceptors import Context
-    from services.inference.inference import Request
+    from services.inference.generation import Request
     from services.inference.models import Models
     from services.inference.serving import Serves
 

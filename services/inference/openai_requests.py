@@ -12,7 +12,7 @@ from services.chassis.errors import Failure, Reason
 from services.inference.admission import Priority
 from services.inference.engine import Message, Role, Sampling
 from services.inference.form import Form, Image, ToolCall
-from services.inference.inference import CacheMode, Request
+from services.inference.generation import CacheMode, Request
 from services.inference.openai_forms import FunctionTool, NamedTool, ResponseFormat, form_of
 from services.inference.openai_parts import part_of, wrong_parameter
 

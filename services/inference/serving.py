@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-    from services.inference.inference import Completed, Embedded, Event, Request
+    from services.inference.generation import Completed, Embedded, Event, Request
 
 
 class Streams(Protocol):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from services.inference.cache_keys import is_repeatable, response_key, vector_key
 from services.inference.engine import Capability, Generation, Message, Model, Passage, Role, Sampling
 from services.inference.form import Form, JsonSchema, OneOf, Regex, Tool, ToolCall, ToolUse
-from services.inference.inference import Assignment
+from services.inference.generation import Assignment
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,8 @@ from services.inference.cache_keys import vector_key
 from services.inference.cached_vectors import CachedVectors
 from services.inference.caching import CachedInference
 from services.inference.engine import Capability, Delta, Embeddings, Message, Model, Role, Sampling, Usage, UsageSource
-from services.inference.inference import CacheMode, Finished, Inference, Request, Started, completed
+from services.inference.generation import CacheMode, Finished, Request, Started
+from services.inference.inference import Inference, completed
 from services.inference.models import Models
 from services.inference.resilience import Patience
 from services.inference.tiers import Lookups, Tiers
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from services.inference.engine import Event as EngineEvent
     from services.inference.engine import Generation
-    from services.inference.inference import Completed, Event
+    from services.inference.generation import Completed, Event
 
 GREEDY = Sampling(temperature=0.0)
 

@@ -13,7 +13,8 @@ import pytest
 from services.chassis.errors import Failure, Reason
 from services.inference.admission import Admission, Class, Priority
 from services.inference.engine import Delta, End, FinishReason, Message, Role, Usage, UsageSource
-from services.inference.inference import Event, Finished, Inference, Request, Started, TimeLimits
+from services.inference.generation import Event, Finished, Request, Started, TimeLimits
+from services.inference.inference import Inference
 from services.inference.models import Models
 from services.inference.resilience import BreakerLimits, BreakerState, Outcome, Patience
 from services.inference.routing import Router

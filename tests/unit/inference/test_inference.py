@@ -8,7 +8,8 @@ from penstock.assignment import RequestType, Treatment
 
 from services.chassis.errors import Failure, Reason
 from services.inference.engine import Delta, FinishReason, Message, Passage, Role, Sampling, Usage, UsageSource
-from services.inference.inference import Assignment, Event, Finished, Inference, Request, Started
+from services.inference.generation import Assignment, Event, Finished, Request, Started
+from services.inference.inference import Inference
 from services.inference.models import Models
 from tests.unit.inference.scripted_engine import ScriptedEngine, embedder, writer
 

@@ -22,8 +22,9 @@ from services.inference.engine import (
     Usage,
     UsageSource,
 )
-from services.inference.inference import Assignment, Completed, Embedded, Event, Finished, Started, Timings
+from services.inference.generation import Assignment, Completed, Embedded, Event, Finished, Started
 from services.inference.models import Listed
+from services.inference.progress import Timings
 from tests.unit.inference.scripted_engine import embedder
 
 ASSIGNMENT = Assignment("key", "e1", "b")

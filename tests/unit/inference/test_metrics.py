@@ -16,7 +16,8 @@ from services.chassis.errors import Failure, Reason
 from services.inference.admission import Admission, Priority
 from services.inference.engine import Delta, Message, ModelState, Residence, Role
 from services.inference.gauges import Gauges
-from services.inference.inference import Inference, Request, Started
+from services.inference.generation import Request, Started
+from services.inference.inference import Inference
 from services.inference.metrics import Figures, Metered
 from services.inference.models import Models
 from services.inference.resilience import BreakerLimits, Patience

@@ -12,9 +12,10 @@ from services.inference import openai_face
 from services.inference.answers import Answer
 from services.inference.engine import Delta, Embeddings, FinishReason, Usage, UsageSource
 from services.inference.form import TokenLogprob, ToolCall, ToolCallDelta
-from services.inference.inference import Assignment, Completed, Embedded, Finished, Started, Timings
+from services.inference.generation import Assignment, Completed, Embedded, Finished, Started
 from services.inference.models import Listed
 from services.inference.openai_requests import parse_embeddings
+from services.inference.progress import Timings
 from tests.unit.inference.scripted_engine import embedder, writer
 
 STARTED = Started("m", "openai", None, "r1")
