@@ -35,10 +35,10 @@ from services.inference.generation import Assignment, CacheMode, Completed, Embe
 from services.inference.resilience import Outcome
 
 if TYPE_CHECKING:
-    from services.inference.progress import Timings
     from collections.abc import Iterable
 
     from services.inference.models import Listed
+    from services.inference.progress import Timings
     from services.inference.resilience import Attempt
     from services.inference.tokenization import Tokenized
 

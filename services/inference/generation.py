@@ -11,12 +11,12 @@ from services.inference.engine import Delta, Generation, Message, Role, Sampling
 from services.inference.form import Form
 
 if TYPE_CHECKING:
-    from services.inference.progress import Timings
     from penstock.assignment import Treatment
 
     from services.chassis.errors import Failure
     from services.inference.answers import Answer
     from services.inference.engine import Embeddings, FinishReason, Model, Passage
+    from services.inference.progress import Timings
     from services.inference.resilience import Attempt
 
 
