@@ -32,9 +32,14 @@ _OUTAGES = (
 
 @contextmanager
 def outages() -> Iterator[None]:
-    """Turns a database that does not answer into UNAVAILABLE; everything else is a defect and passes."""
+    """Turns a database that does not answer into UNAVAILABLE; everything else is a defect and passes.
+
+    But for U+0000, which protobuf's texts may hold and Postgres' may not: what names something by it is malformed.
+    """
     try:
         yield
+    except asyncpg.CharacterNotInRepertoireError as error:
+        raise Failure(Reason.MALFORMED_REQUEST, "a text of the request holds the character U+0000; leave it out") from error
     except _OUTAGES as error:
         raise Failure(
             Reason.DATABASE_UNAVAILABLE, "the database does not answer; nothing was written; try again", retry_after=1

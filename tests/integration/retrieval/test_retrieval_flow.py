@@ -286,3 +286,11 @@ async def test_a_collection_is_described_anew(suite: Retrieval) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await getattr(suite.collections, method)(request, timeout=10)
         assert (caught.value.code(), reason_of(caught.value)) == (grpc.StatusCode.NOT_FOUND, "COLLECTION_NOT_FOUND")
+
+
+async def test_a_name_that_no_database_text_can_hold(suite: Retrieval) -> None:
+    await suite.create("names")
+    for call in (suite.search("cats", "a\0b"), suite.get("a\0b", "names"), suite.delete("a\0b", "names")):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert (caught.value.code(), reason_of(caught.value)) == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST")
