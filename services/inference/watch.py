@@ -54,7 +54,10 @@ class StreamWatch:
             raise self._why from None
 
     def waits(self, now: float) -> None:
-        """The stream waits for its engine from `now` on."""
+        """The stream waits for its engine from `now` on. Raises DEADLINE_EXCEEDED where its time is up already."""
+        # An engine that is always ready is never waited for long enough to be interrupted.
+        if self._deadline is not None and now >= self._deadline:
+            raise _late()
         self._since = now
         self._is_waiting = True
 
@@ -75,13 +78,17 @@ class StreamWatch:
         now = time.monotonic()
         if self._is_waiting and self._task is not None:
             if self._deadline is not None and now >= self._deadline:
-                self._why = Failure(Reason.DEADLINE_EXCEEDED, "the time allowed for this generation has passed")
+                self._why = _late()
             elif now - self._since >= self._inter_token:
                 self._why = silent(self._engine, self._inter_token)
             if self._why is not None:
                 self._task.cancel()
                 return
         self._set_timer(now)
+
+
+def _late() -> Failure:
+    return Failure(Reason.DEADLINE_EXCEEDED, "the time allowed for this generation has passed")
 
 
 def silent(engine: str, seconds: float) -> Failure:

@@ -79,11 +79,14 @@ def asked(model: str = "model", **fields: object) -> Request:
     return Request("r1", model, (Message(Role.USER, "Hello"),), **fields)  # type: ignore[arg-type]  # tests give the fields their types
 
 
-async def outcome(inference: Inference, request: Request) -> tuple[list[Event], Failure | None]:
+async def outcome(inference: Inference, request: Request, pause: float = 0) -> tuple[list[Event], Failure | None]:
+    """What a stream says, and how it fails, to a client that makes a pause after each event."""
     seen: list[Event] = []
     try:
         async for event in inference.stream(request):
-            seen.append(event)  # noqa: PERF401 - a comprehension would lose what came before the failure
+            seen.append(event)
+            if pause:
+                await asyncio.sleep(pause)
     except Failure as failure:
         return seen, failure
     return seen, None
@@ -270,12 +273,18 @@ async def test_the_total_limit_holds_before_and_within_the_text(first: FlakyEngi
     assert failure.reason is Reason.DEADLINE_EXCEEDED
 
 
+async def test_the_total_limit_holds_for_a_slow_client_of_a_quick_engine(first: FlakyEngine) -> None:
+    first.texts = ["x "] * 100
+    async with Models([first], probe_seconds=60) as models:
+        seen, failure = await outcome(Inference(models, None, limits=TimeLimits(total=0.15)), asked(), pause=0.02)
+    assert failure is not None
+    assert failure.reason is Reason.DEADLINE_EXCEEDED
+    assert len(seen) < 20
+
+
 async def test_a_client_that_reads_slowly_is_no_fault_of_the_engine(first: FlakyEngine) -> None:
     async with Models([first], probe_seconds=60) as models:
-        seen: list[Event] = []
-        async for event in Inference(models, None, limits=TimeLimits(inter_token=0.1)).stream(asked()):
-            seen.append(event)
-            await asyncio.sleep(0.15)
+        seen, _ = await outcome(Inference(models, None, limits=TimeLimits(inter_token=0.1)), asked(), pause=0.15)
     finished = seen[-1]
     assert isinstance(finished, Finished)
     assert finished.failure is None
