@@ -10,6 +10,7 @@ from services.chassis.errors import Failure, Reason
 from services.inference.engine import Capability, Generation, Message, Model, Role, UsageSource
 from services.inference.engines import anthropic_messages
 from services.inference.engines.remote import Limits, RemoteServer, failed, unavailable
+from services.inference.engines.side_by_side import side_by_side
 from services.inference.prompting import grounded
 from services.inference.tokenization import Tokens
 
@@ -20,7 +21,13 @@ if TYPE_CHECKING:
 
 _NAME: Final = anthropic_messages.NAME
 _VERSION: Final = "2023-06-01"
-_CAPABILITIES: Final = (Capability.GENERATION, Capability.TOOLS, Capability.JSON_SCHEMA, Capability.IMAGES)
+_CAPABILITIES: Final = (
+    Capability.GENERATION,
+    Capability.TOOLS,
+    Capability.JSON_SCHEMA,
+    Capability.IMAGES,
+    Capability.ALTERNATIVES,
+)
 
 
 class _Card(msgspec.Struct):
@@ -75,8 +82,11 @@ class AnthropicEngine:
             for card in sorted(cards, key=lambda card: card.id)
         ]
 
-    async def generate(self, generation: Generation) -> AsyncGenerator[Event, None]:
-        """Streams a message."""
+    def generate(self, generation: Generation) -> AsyncGenerator[Event, None]:
+        """Streams a message, or several side by side."""
+        return side_by_side(self._message, generation)
+
+    async def _message(self, generation: Generation) -> AsyncGenerator[Event, None]:
         async with self._server.stream("/v1/messages", anthropic_messages.request(grounded(generation))) as lines:
             answer = anthropic_messages.Answer()
             while not answer.is_done:

@@ -13,6 +13,7 @@ from services.inference.engine import Embeddings, UsageSource
 from services.inference.engines import ollama_chat
 from services.inference.engines.ollama_models import OllamaModels, keep_alive_of
 from services.inference.engines.remote import Limits, RemoteServer, failed
+from services.inference.engines.side_by_side import side_by_side
 from services.inference.prompting import grounded
 
 if TYPE_CHECKING:
@@ -58,11 +59,13 @@ class OllamaEngine:
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Event, None]:
         """Streams a chat."""
-        body = ollama_chat.request(grounded(generation), self._keep_alive)
         with self._using(generation.model):
-            async with aclosing(self._chat(generation, body)) as events:
+            async with aclosing(side_by_side(self._one, generation)) as events:
                 async for event in events:
                     yield event
+
+    def _one(self, generation: Generation) -> AsyncGenerator[Event, None]:
+        return self._chat(generation, ollama_chat.request(grounded(generation), self._keep_alive))
 
     async def embed(self, model: str, inputs: Sequence[str]) -> Embeddings:
         """Embeds; what exceeds the model's window is cut off."""

@@ -230,7 +230,7 @@ def _model(tag: _Tag, shown: _Shown, running: dict[str, _Running] | None) -> Mod
     if Capability.EMBEDDING in capabilities:
         capabilities += dimensions.more(tag.name)
     if Capability.GENERATION in capabilities:
-        capabilities += (Capability.JSON_SCHEMA,)
+        capabilities += (Capability.JSON_SCHEMA, Capability.ALTERNATIVES)
     info = shown.model_info or {}
     embeds = Capability.EMBEDDING in capabilities
     details = " ".join(part for part in (tag.details.parameter_size, tag.details.quantization_level) if part)

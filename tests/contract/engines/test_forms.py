@@ -136,12 +136,13 @@ async def test_nothing_is_told_of_probabilities_unasked(subject: Subject) -> Non
 
 async def test_answers_side_by_side_are_told_apart(subject: Subject) -> None:
     await able(subject, Capability.ALTERNATIVES)
-    sampling = Sampling(temperature=1.5, seed=5)
+    sampling = Sampling(temperature=1.0 if subject.engine.name == "anthropic" else 1.5, seed=5)
     answers, end, deltas = await answered(subject, form=Form(alternatives=3), sampling=sampling, max_tokens=12)
     assert len(end.finish_reasons) == 3
     assert {delta.alternative for delta in deltas} == {0, 1, 2}
     assert all(answer.text for answer in answers)
-    assert len({answer.text for answer in answers}) > 1, "each has drawn its own"
+    if subject.engine.name not in {"ollama", "anthropic"}:  # written servers draw nothing
+        assert len({answer.text for answer in answers}) > 1, "each has drawn its own"
     assert end.usage.output_tokens is not None
     assert 12 < end.usage.output_tokens <= 36
 
