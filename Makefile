@@ -74,6 +74,15 @@ test-vllm: .venv/.dev $(VLLM)/.installed ## Test against a real vLLM, installed 
 	$(VLLM_TESTS) -k "vllm and minilm"
 endif
 
+.venv/.fuzz: .venv/.dev
+	@echo "installing schemathesis into .venv"
+	@$(UV) sync --quiet --frozen --inexact $(PIN) --group dev --group fuzz $(RUNTIME)
+	@touch $@
+
+.PHONY: fuzz
+fuzz: .venv/.fuzz ## Fuzz every REST path, of a suite of its own or of the one at PENSTOCK_URL, for FUZZ_SECONDS (180)
+	$(BIN)/python -m tests.fuzz.run
+
 .PHONY: check
 check: lint types protos-check manifests ## Run every check that is no test
 

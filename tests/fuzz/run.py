@@ -1,0 +1,53 @@
+"""`make fuzz`: sends what the OpenAPI description allows, and what it does not, to every REST path. No answer may be a 5xx."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import penstock
+
+from tests.fuzz.hooks import NAME
+from tests.support.suite import Suite, running_suite
+
+SECONDS = os.environ.get("FUZZ_SECONDS", "180")
+# It ends only when the client goes away.
+ENDLESS = "/v1/configuration:watch"
+
+
+def main() -> int:
+    """The exit status of schemathesis: 0 without a 5xx."""
+    running = os.environ.get("PENSTOCK_URL")
+    if running:
+        return fuzz(Suite.at(running))
+    with tempfile.TemporaryDirectory(prefix="penstock-fuzz-") as folder, running_suite(Path(folder)) as suite:
+        return fuzz(suite)
+
+
+def fuzz(suite: Suite) -> int:
+    """Fuzzes one suite, after putting something into it that can be met."""
+    with penstock.Client(suite.url) as client:
+        with suppress(penstock.AlreadyExistsError):
+            client.create_collection(NAME)
+        client.add_documents(NAME, [{"document": NAME, "text": "A penstock brings water to a turbine."}])
+        client.answer("What is a penstock?", NAME, conversation=NAME)
+        with suppress(penstock.AlreadyExistsError):
+            variants = [{"variant": name, "weight": 1} for name in ("a", "b")]
+            client.create_experiment(NAME, variants=variants, metrics=["helpful"])
+        with suppress(penstock.FailedPreconditionError):
+            client.start_experiment(NAME)
+    schemathesis = Path(sys.executable).with_name("schemathesis")
+    command = [str(schemathesis), "run", f"{suite.url}/openapi.json", "--exclude-path", ENDLESS]
+    command += ["--checks", "not_a_server_error", "--phases", "examples,coverage,fuzzing", "--continue-on-failure"]
+    command += ["--max-time", SECONDS, "--max-examples", "200", "--request-timeout", "30"]
+    command += ["--suppress-health-check", "all", "--warnings", "off", "--generation-database", "none"]
+    environment = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.fuzz.hooks", "PYTHONPATH": "."}
+    return subprocess.run(command, env=environment, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
