@@ -1,4 +1,7 @@
-"""`make fuzz`: sends what the OpenAPI description allows, and what it does not, to every REST path. No answer may be a 5xx."""
+"""`make fuzz`: sends what the OpenAPI description allows, and what it does not, to every REST path. No answer may be a 5xx.
+
+Options after `python -m tests.fuzz.run` go to schemathesis, such as `--seed 1` or `--include-path /v1/search`.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +48,7 @@ def fuzz(suite: Suite) -> int:
     command += ["--checks", "not_a_server_error", "--phases", "examples,coverage,fuzzing", "--continue-on-failure"]
     command += ["--max-time", SECONDS, "--max-examples", "200", "--request-timeout", "30"]
     command += ["--suppress-health-check", "all", "--warnings", "off", "--generation-database", "none"]
+    command += sys.argv[1:]
     environment = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.fuzz.hooks", "PYTHONPATH": "."}
     return subprocess.run(command, env=environment, check=False).returncode
 

@@ -278,13 +278,13 @@ async def test_a_collection_is_described_anew(suite: Retrieval) -> None:
     )
     assert read.collection.description == ""
     nowhere = "no-such-collection"
-    for method, request in (
+    for method, asked in (
         ("UpdateCollection", collection_service_pb2.UpdateCollectionRequest(collection=nowhere, description="x")),
         ("UpdateCollection", collection_service_pb2.UpdateCollectionRequest(collection=nowhere)),
         ("GetCollectionStats", collection_service_pb2.GetCollectionStatsRequest(collection=nowhere)),
     ):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await getattr(suite.collections, method)(request, timeout=10)
+            await getattr(suite.collections, method)(asked, timeout=10)
         assert (caught.value.code(), reason_of(caught.value)) == (grpc.StatusCode.NOT_FOUND, "COLLECTION_NOT_FOUND")
 
 
