@@ -329,6 +329,7 @@ class AsyncClient:
         metrics: Iterable[MetricLike] = (),
         hypothesis: str = "",
         request_types: Iterable[int | str] = (),
+        analysis: experiment_pb2.AnalysisPlan | None = None,
         request_id: str = "",
         timeout: float | None = None,
     ) -> experiment_pb2.Experiment:
@@ -345,6 +346,7 @@ class AsyncClient:
             metrics=metrics,
             hypothesis=hypothesis,
             request_types=request_types,
+            analysis=analysis,
             request_id=request_id,
         )
         return (await self._call(self._experiments.CreateExperiment, request, timeout)).experiment
@@ -400,7 +402,7 @@ class AsyncClient:
         return await self._call(self._outcomes.RecordOutcomes, requests.record_outcomes(outcomes), timeout)
 
     async def results(self, experiment: str, *, timeout: float | None = None) -> result_service_pb2.GetResultsResponse:
-        """Counts and plain means per variant so far."""
+        """Counts and means per variant so far, and what their comparison with the control shows."""
         request = result_service_pb2.GetResultsRequest(experiment=experiment)
         return await self._call(self._results.GetResults, request, timeout)
 

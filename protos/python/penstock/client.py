@@ -322,6 +322,7 @@ class Client:
         metrics: Iterable[MetricLike] = (),
         hypothesis: str = "",
         request_types: Iterable[int | str] = (),
+        analysis: experiment_pb2.AnalysisPlan | None = None,
         request_id: str = "",
         timeout: float | None = None,
     ) -> experiment_pb2.Experiment:
@@ -338,6 +339,7 @@ class Client:
             metrics=metrics,
             hypothesis=hypothesis,
             request_types=request_types,
+            analysis=analysis,
             request_id=request_id,
         )
         return self._call(self._experiments.CreateExperiment, request, timeout).experiment
@@ -390,7 +392,7 @@ class Client:
         return self._call(self._outcomes.RecordOutcomes, requests.record_outcomes(outcomes), timeout)
 
     def results(self, experiment: str, *, timeout: float | None = None) -> result_service_pb2.GetResultsResponse:
-        """Counts and plain means per variant so far."""
+        """Counts and means per variant so far, and what their comparison with the control shows."""
         request = result_service_pb2.GetResultsRequest(experiment=experiment)
         return self._call(self._results.GetResults, request, timeout)
 

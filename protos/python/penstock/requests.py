@@ -178,6 +178,7 @@ def create_experiment(
     metrics: Iterable[MetricLike],
     hypothesis: str,
     request_types: Iterable[int | str],
+    analysis: experiment_pb2.AnalysisPlan | None,
     request_id: str,
 ) -> experiment_service_pb2.CreateExperimentRequest:
     """A new experiment; without a request id it gets one, so that a second attempt does no harm."""
@@ -188,6 +189,7 @@ def create_experiment(
         variants=[_variant(variant) for variant in variants],
         metrics=[_metric(metric) for metric in metrics],
         request_types=[_enum(experiment_pb2.RequestType, "REQUEST_TYPE_", kind) for kind in request_types],
+        analysis=analysis,
     )
     return experiment_service_pb2.CreateExperimentRequest(experiment=message, request_id=request_id or str(uuid.uuid4()))
 

@@ -258,7 +258,25 @@ class Backend(
             result_pb2.MetricResult(metric="slow"),
         ]
         variants = [result_pb2.VariantResult(variant="control", exposed_units=2, exposures=4, metrics=metrics)]
-        return result_service_pb2.GetResultsResponse(experiment=request.experiment, variants=variants)
+        effect = result_pb2.Effect(difference=-0.25, relative=-0.5, interval=result_pb2.Interval(lower=-0.5, upper=0.1))
+        shown = result_pb2.Comparison(
+            variant="short",
+            metric="helpful",
+            effect=effect,
+            anytime_interval=result_pb2.Interval(lower=-0.75, upper=0.25),
+            decided_by=experiment_pb2.ANALYSIS_METHOD_ALWAYS_VALID,
+            verdict=result_pb2.VERDICT_INCONCLUSIVE,
+        )
+        few = result_pb2.UNCOMPUTABLE_TOO_FEW_UNITS
+        missing = result_pb2.Comparison(variant="short", metric="slow", effect_missing=few, verdict_missing=few)
+        ratio = result_pb2.SampleRatio(state=result_pb2.SAMPLE_RATIO_STATE_MISMATCH, p_value=0.0001)
+        return result_service_pb2.GetResultsResponse(
+            experiment=request.experiment,
+            variants=variants,
+            control="control",
+            comparisons=[shown, missing],
+            sample_ratio=ratio,
+        )
 
     async def Search(self, request: Any, context: Any) -> Any:
         await self._enter(request, context)

@@ -154,10 +154,17 @@ async def test_nothing_is_deleted_without_consent(penstock: Any, backend: Backen
 
 async def test_results_are_a_table(penstock: Any) -> None:
     done = await penstock("experiments", "results", "e1")
-    assert [line.split() for line in done.stdout.splitlines()[2:]] == [
+    assert [line.split() for line in done.stdout.splitlines()[2:-1]] == [
         ["control", "2", "4", "helpful", "3", "2", "0.5"],
         ["slow", "0", "0", "-"],
+        [],
+        ["against", "control"],
+        ["VARIANT", "METRIC", "DIFFERENCE", "INTERVAL", "RELATIVE", "VERDICT"],
+        ["short", "helpful", "-0.25", "-0.75", "to", "+0.25", "-50.0%", "inconclusive"],
+        ["short", "slow", "-", "-", "-", "too", "few", "units"],
+        [],
     ]
+    assert done.stdout.endswith("not split as the weights say (p = 0.0001). Find out why before you trust any of this.\n")
 
 
 async def test_an_experiment_out_of_options_and_out_of_a_file(penstock: Any, backend: Backend, tmp_path: Path) -> None:
@@ -177,12 +184,18 @@ async def test_an_experiment_out_of_options_and_out_of_a_file(penstock: Any, bac
     assert [(one.variant, one.weight) for one in made.variants] == [("control", 1), ("short", 3)]
     assert (made.variants[1].prompt, made.variants[1].top_k) == ("Be brief: a=b.", 2)
     assert [metric.direction for metric in made.metrics] == [1, 2]
-    body = {"experiment": "e2", "unit": "UNIT_REQUEST", "variants": [{"variant": "a", "weight": 1}], "hypothesis": "h"}
+    body: dict[str, Any] = {
+        "experiment": "e2",
+        "unit": "UNIT_REQUEST",
+        "variants": [{"variant": "a", "weight": 1}],
+        "hypothesis": "h",
+    }
+    body["analysis"] = {"method": "ANALYSIS_METHOD_FIXED_HORIZON", "duration": "60s"}
     file = tmp_path / "e2.json"
     file.write_text(json.dumps(body))
     assert (await penstock("experiments", "create", "--file", str(file))).exit_code == 0
     made = backend.requests[-1].experiment
-    assert (made.experiment, made.unit, made.hypothesis) == ("e2", 3, "h")
+    assert (made.experiment, made.unit, made.hypothesis, made.analysis.duration.seconds) == ("e2", 3, "h", 60)
     for wrong in ({**body, "salt": "s"}, {**body, "nonsense": 1}):
         file.write_text(json.dumps(wrong))
         assert (await penstock("experiments", "create", "--file", str(file))).exit_code == 2

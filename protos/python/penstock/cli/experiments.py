@@ -9,7 +9,7 @@ from google.protobuf import json_format
 
 from penstock.cli.exits import CommandError
 from penstock.cli.session import Session, as_dict
-from penstock.experiments.v1 import experiment_pb2, result_service_pb2
+from penstock.experiments.v1 import experiment_pb2, result_pb2, result_service_pb2
 
 experiments = typer.Typer(no_args_is_help=True, help="Controlled comparisons of variants on live traffic.")
 
@@ -116,10 +116,23 @@ def results(ctx: typer.Context, experiment: Name) -> None:
         session.emit(as_dict(found))
         return
     session.say(f"{found.experiment} · {_state(found.state)}")
-    session.table(["VARIANT", "#UNITS", "#REQUESTS", "METRIC", "#OUTCOMES", "#FROM UNITS", "#MEAN"], _rows(found))
+    session.table(["VARIANT", "#UNITS", "#REQUESTS", "METRIC", "#OUTCOMES", "#FROM UNITS", "#MEAN"], _counts(found))
+    if found.comparisons:
+        session.say(f"\nagainst {found.control}")
+        session.table(
+            ["VARIANT", "METRIC", "#DIFFERENCE", "INTERVAL", "#RELATIVE", "VERDICT"],
+            [_against(one) for one in found.comparisons],
+        )
+    if found.sample_ratio.state == result_pb2.SAMPLE_RATIO_STATE_MISMATCH:
+        session.say(
+            f"\nThe units are not split as the weights say (p = {found.sample_ratio.p_value:.2g}). "
+            "Find out why before you trust any of this."
+        )
+    if found.analysis_missing:
+        session.say(f"\nThere is no analysis: {_why(found.analysis_missing)}.")
 
 
-def _rows(found: result_service_pb2.GetResultsResponse) -> list[list[str]]:
+def _counts(found: result_service_pb2.GetResultsResponse) -> list[list[str]]:
     rows = []
     for variant in found.variants:
         head = [variant.variant, str(variant.exposed_units), str(variant.exposures)]
@@ -130,6 +143,27 @@ def _rows(found: result_service_pb2.GetResultsResponse) -> list[list[str]]:
         if not variant.metrics:
             rows.append([*head, "", "", "", ""])
     return rows
+
+
+def _against(one: result_pb2.Comparison) -> list[str]:
+    """A comparison, with the interval by which it is decided."""
+    verdict = (
+        result_pb2.Verdict.Name(one.verdict).removeprefix("VERDICT_").lower() if one.verdict else _why(one.verdict_missing)
+    )
+    if not one.HasField("effect"):
+        return [one.variant, one.metric, "-", "-", "-", verdict]
+    interval = one.effect.interval
+    if one.HasField("look"):
+        interval = one.look.interval
+    elif one.decided_by == experiment_pb2.ANALYSIS_METHOD_ALWAYS_VALID and one.HasField("anytime_interval"):
+        interval = one.anytime_interval
+    relative = f"{one.effect.relative:+.1%}" if one.effect.HasField("relative") else "-"
+    difference = f"{one.effect.difference:+.4g}"
+    return [one.variant, one.metric, difference, f"{interval.lower:+.4g} to {interval.upper:+.4g}", relative, verdict]
+
+
+def _why(missing: result_pb2.Uncomputable.ValueType) -> str:
+    return result_pb2.Uncomputable.Name(missing).removeprefix("UNCOMPUTABLE_").lower().replace("_", " ")
 
 
 def _show(session: Session, experiment: experiment_pb2.Experiment, done: str) -> None:
