@@ -134,10 +134,10 @@ class QdrantStore:
         legs: list[models.Prefetch] | None = None
         if dense is not None and sparse is not None:
             legs = [
-                models.Prefetch(query=dense, using=_DENSE, limit=depth, filter=condition),
-                models.Prefetch(query=sparse, using=_SPARSE, limit=depth, filter=condition),
+                models.Prefetch(query=dense, using=_DENSE, limit=depth),
+                models.Prefetch(query=sparse, using=_SPARSE, limit=depth),
             ]
-            what, using, condition = models.RrfQuery(rrf=models.Rrf(k=query.rrf_k)), None, None
+            what, using = models.RrfQuery(rrf=models.Rrf(k=query.rrf_k)), None
         else:
             what, using = (sparse, _SPARSE) if dense is None else (dense, _DENSE)
         async with _outages():
@@ -146,6 +146,7 @@ class QdrantStore:
                 query=what,
                 using=using,
                 prefetch=legs,
+                # Qdrant hands it on to the legs: each is restricted before it ranks.
                 query_filter=condition,
                 limit=limit,
                 offset=offset,
