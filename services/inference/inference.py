@@ -113,6 +113,8 @@ class Inference:
                     if following is None:
                         raise unended()
                     event = following
+            # The engine is done, however long the client takes to read the end.
+            await opened.events.aclose()
             lease.answered()
             usage = progress.completed(event.usage)
             attempts = (*dispatch.attempts, attempt_of(lease, Outcome.ANSWERED, None, usage.output_tokens or 0))
@@ -120,6 +122,7 @@ class Inference:
             yield Finished(event.finish_reason, usage, progress.timings(), None, event.finish_reasons, attempts)
         except Failure as failure:
             if opened is not None:
+                await opened.events.aclose()
                 opened.lease.failed(failure)
                 attempts = (*dispatch.attempts, attempt_of(opened.lease, Outcome.BROKEN, failure.reason, progress.tokens))
                 yield Finished(None, progress.usage(), progress.timings(), failure, attempts=attempts)

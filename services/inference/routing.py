@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 # How much a finished request counts in the mean time that a backend takes.
 _WEIGHT: Final = 0.2
+# Seconds after which a backend's mean time is known no more.
+_FORGET_AFTER: Final = 10.0
 # A replica keeps its conversations while it has at most this much more to do than the mean of all.
 _SPILL_FACTOR: Final = 1.25
 _SPILL_SLACK: Final = 4.0
@@ -59,11 +61,19 @@ class Backend:
     admission: Admission | None = None
     in_flight: int = 0
     mean_seconds: float = 0.0
+    measured: float = 0.0
 
     def enter(self, permit: Permit | None = None) -> Lease:
         """Counts a request in; the permit is given back when the lease ends."""
         self.in_flight += 1
         return Lease(self, self.breaker.enter(), permit)
+
+    def usual_seconds(self) -> float:
+        """How long a request has taken here lately; 0 where nothing is known.
+
+        It is forgotten after a while: a backend that was slow once, as when it loaded its model, gets another chance.
+        """
+        return self.mean_seconds if time.monotonic() - self.measured < _FORGET_AFTER else 0.0
 
     def load(self) -> int:
         """How many requests it has, or has waiting."""
@@ -91,7 +101,8 @@ class Lease:
         """The request has come to its end."""
         if self._end():
             backend, seconds = self.backend, self.seconds()
-            backend.mean_seconds += (_WEIGHT if backend.mean_seconds else 1.0) * (seconds - backend.mean_seconds)
+            backend.mean_seconds += (_WEIGHT if backend.usual_seconds() else 1.0) * (seconds - backend.mean_seconds)
+            backend.measured = time.monotonic()
             backend.breaker.succeeded(self._ticket)
 
     def failed(self, failure: Failure) -> None:
@@ -193,9 +204,9 @@ class Router:
             mean = sum(map(self._load, well)) / len(well)
             if self._load(home) <= _SPILL_FACTOR * mean + _SPILL_SLACK:
                 return home
-        typical = [one.mean_seconds for one in well if one.mean_seconds]
-        unknown = sum(typical) / len(typical) if typical else 1.0
-        return min(self.draw(well, 2), key=lambda one: (self._load(one) + 1) * (one.mean_seconds or unknown))
+        known = [seconds for one in well if (seconds := one.usual_seconds())]
+        typical = sum(known) / len(known) if known else 1.0
+        return min(self.draw(well, 2), key=lambda one: (self._load(one) + 1) * (one.usual_seconds() or typical))
 
     def backends(self) -> Sequence[Backend]:
         """All backends that have been used and are remembered. A copy, for it may be read from another thread."""

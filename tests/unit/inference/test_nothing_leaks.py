@@ -104,8 +104,9 @@ async def test_nothing_leaks(seed: int) -> None:
         assert {type(end) for end in ends if end is not None} <= {asyncio.CancelledError}
         assert [engine.open for engine in engines] == [0, 0, 0]
         # Each engine has room for so many of each of its two models.
-        assert 0 < engines[1].most <= 2 * 3
-        assert 0 < engines[2].most <= 2 * 2
+        assert engines[1].most <= 2 * 3
+        assert engines[2].most <= 2 * 2
+        assert sum(engine.most for engine in engines) > 0
         assert admission.free == 8
         assert all(one.in_use == one.waiting == 0 for one in admission.load().values())
         assert not admission._tenants

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -83,13 +84,23 @@ async def test_of_two_drawn_the_one_with_the_shorter_wait_is_taken(models: Model
     (replicas,) = router.route("model").steps
     busy, slow, quick = replicas
     for one, seconds in ((busy, 1.0), (slow, 4.0), (quick, 1.0)):
-        one.mean_seconds = seconds
+        one.mean_seconds, one.measured = seconds, time.monotonic()
     for _ in range(2):
         busy.enter()
     # Waits: busy 3 x 1, slow 1 x 4, quick 1 x 1. Any two contain one of the better ones.
     taken = Counter(chosen(router, replicas).name for _ in range(300))
     assert taken["openai#3"] > taken["openai"] > 0
     assert "openai#2" not in taken
+
+
+async def test_a_backend_that_was_slow_once_gets_another_chance(models: Models) -> None:
+    router = Router(models)
+    replicas = router.route("model").steps[0][:2]
+    replicas[0].mean_seconds, replicas[0].measured = 100.0, time.monotonic()
+    replicas[1].mean_seconds, replicas[1].measured = 1.0, time.monotonic()
+    assert {chosen(router, replicas).name for _ in range(50)} == {"openai#2"}
+    replicas[0].measured -= 10
+    assert {chosen(router, replicas).name for _ in range(50)} == {"openai", "openai#2"}
 
 
 async def test_what_waits_at_the_server_counts(models: Models) -> None:
