@@ -13,7 +13,7 @@ import xllamacpp  # type: ignore[import-untyped] # a C module without types
 from services.chassis.errors import Failure, Reason, invalid_field
 from services.inference.engine import Device, Embeddings, UsageSource
 from services.inference.engines import openai_chat
-from services.inference.form import OneOf, Regex
+from services.inference.form import JsonSchema, OneOf, Regex
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from services.inference.engines.gguf_header import GgufHeader
     from services.inference.form import Form, Output
 
+# Making a grammar of a schema takes time by the square of its length, and cannot be stopped: a second for so many characters.
+_MOST_SCHEMA: Final = 16 * 1024
+_MOST_SCHEMAS: Final = 64 * 1024
 _TOKENIZE_SECONDS: Final = 30
 _decode_chunk: Final = msgspec.json.Decoder(openai_chat.Chunk).decode
 # Tokens read of a prompt between two looks at whether anybody still wants the answer.
@@ -94,7 +97,7 @@ class LlamaCppModel:
     def generate(self, generation: Generation, tell: Callable[[Event], None], is_gone: Callable[[], bool]) -> None:
         """Runs a generation and tells its events, End last; returns early, without End, once `is_gone`. Raises Failure."""
         self._check(generation.form)
-        answer = _Answer(self._name, generation.form, tell, is_gone)
+        answer = _Answer(self._name, generation, tell, is_gone)
         try:
             self._server.handle_chat_completions(msgspec.json.encode(_request(generation)).decode(), answer.read)
         except ValueError as error:
@@ -107,6 +110,13 @@ class LlamaCppModel:
             raise Failure(Reason.MODEL_CAPABILITY_MISSING, message, metadata={"model": self._name, "capability": "LOGPROBS"})
         if form.alternatives > self._parallel:
             raise invalid_field("alternatives", f"{self._name} generates at most {self._parallel} side by side")
+        sizes = [len(tool.parameters) for tool in form.tools]
+        if isinstance(form.output, JsonSchema):
+            sizes.append(len(form.output.schema))
+        if any(size > _MOST_SCHEMA for size in sizes) or sum(sizes) > _MOST_SCHEMAS:
+            field = "tools" if form.tools else "output"
+            problem = f"{self._name} takes schemas of at most {_MOST_SCHEMA} characters each and {_MOST_SCHEMAS} together"
+            raise invalid_field(field, problem)
 
     def embed(self, inputs: Sequence[str]) -> Embeddings:
         """Embeds all inputs. Raises Failure, CONTEXT_TOO_LONG among others."""
@@ -149,11 +159,12 @@ def has_cuda() -> bool:
 class _Answer:
     """Reads the chunks of one answer; llama.cpp goes on until `read` returns True."""
 
-    def __init__(self, model: str, form: Form, tell: Callable[[Event], None], is_gone: Callable[[], bool]) -> None:
+    def __init__(self, model: str, generation: Generation, tell: Callable[[Event], None], is_gone: Callable[[], bool]) -> None:
         self._model = model
+        self._generation = generation
         self._tell = tell
         self._is_gone = is_gone
-        self._answers = openai_chat.Answers(form)
+        self._answers = openai_chat.Answers(generation.form)
         self._failure: BaseException | None = None
 
     def read(self, chunk: str) -> bool:
@@ -179,6 +190,8 @@ class _Answer:
 
     def _take(self, chunk: openai_chat.Chunk) -> None:
         if chunk.error is not None:
+            if chunk.error.get("type") == "invalid_request_error":
+                raise _refused(self._model, self._generation)
             raise _failure(self._model, chunk.error)
         self._answers.take_in(chunk)
         for delta in self._answers.take():

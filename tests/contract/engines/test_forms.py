@@ -247,6 +247,27 @@ async def test_a_schema_that_no_grammar_can_hold_is_refused(subject: Subject) ->
     assert caught.value.reason is Reason.INVALID_FIELD
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        Form(output=JsonSchema(json.dumps({"enum": ["x" * 100] * 200}))),
+        Form(output=JsonSchema('{"type": "string", "minLength": 1000000}')),
+        Form(output=JsonSchema('{"$ref": "http://127.0.0.1:9/elsewhere"}')),
+        Form(tools=(Tool("one", "", json.dumps({"type": "object", "description": "x" * 20_000})),)),
+        Form(alternatives=16),
+    ],
+)
+async def test_llamacpp_refuses_what_would_take_it_too_long(subject: Subject, form: Form) -> None:
+    if subject.engine.name != "llamacpp":
+        pytest.skip("others have their own limits")
+    with pytest.raises(Failure) as caught:
+        await answered(subject, model=subject.caller, form=form)
+    assert caught.value.reason is Reason.INVALID_FIELD
+    assert caught.value.metadata["field"] in {"output", "tools", "alternatives"}
+    (answer,), _, _ = await answered(subject, max_tokens=3)
+    assert answer.text, "it works as before"
+
+
 async def test_llamacpps_own_server_calls_tools(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder: Path = tmp_path_factory.getbasetemp() / "engines"
     async with llamacpp_server(folder, tools=True) as address:
