@@ -1,4 +1,4 @@
-"""How good search is: nDCG@10 of each mode on judged collections, through a running suite.
+"""How good search is: nDCG@10 of each mode and fusion on judged collections, through a running suite.
 
     python benchmarks/retrieval_quality.py FOLDER... --target 127.0.0.1:8080
 
@@ -37,10 +37,13 @@ CHUNKS = 40
 AT_ONCE = 4
 PENDING = document_pb2.DOCUMENT_STATE_PENDING
 BATCH = 50
-MODES = {
-    "hybrid": search_pb2.SEARCH_MODE_HYBRID,
-    "dense": search_pb2.SEARCH_MODE_DENSE,
-    "sparse": search_pb2.SEARCH_MODE_SPARSE,
+# What is asked for beside the query.
+WAYS: dict[str, dict[str, Any]] = {
+    "hybrid": {"mode": search_pb2.SEARCH_MODE_HYBRID},
+    "hybrid, DBSF": {"fusion": search_pb2.Fusion(dbsf=search_pb2.DbsfFusion())},
+    "hybrid, weighted": {"fusion": search_pb2.Fusion(weighted=search_pb2.WeightedFusion())},
+    "dense": {"mode": search_pb2.SEARCH_MODE_DENSE},
+    "sparse": {"mode": search_pb2.SEARCH_MODE_SPARSE},
 }
 
 
@@ -79,9 +82,7 @@ async def ingest(channel: grpc.aio.Channel, collection: str, corpus: list[dict[s
     return time.monotonic() - started
 
 
-async def measure(
-    channel: grpc.aio.Channel, collection: str, queries: list[dict[str, Any]], mode: search_pb2.SearchMode.ValueType
-) -> list[str]:
+async def measure(channel: grpc.aio.Channel, collection: str, queries: list[dict[str, Any]], way: dict[str, Any]) -> list[str]:
     """One line of the table: quality, the mode that really served, the median time, the mean relevance of right and wrong."""
     searches: Any = search_service_pb2_grpc.SearchServiceStub(channel)
     room = asyncio.Semaphore(AT_ONCE)
@@ -89,7 +90,7 @@ async def measure(
     judged: dict[bool, list[float]] = {True: [], False: []}
 
     async def one(query: dict[str, Any]) -> None:
-        request = search_service_pb2.SearchRequest(collections=[collection], query=query["text"], top_k=CHUNKS, mode=mode)
+        request = search_service_pb2.SearchRequest(collections=[collection], query=query["text"], top_k=CHUNKS, **way)
         async with room:
             started = time.monotonic()
             response = await searches.Search(request, timeout=60)
@@ -119,8 +120,8 @@ async def run(target: str, folders: list[Path]) -> None:
             try:
                 corpus, queries = read(folder / "corpus.jsonl"), read(folder / "queries.jsonl")
                 seconds = await ingest(channel, collection, corpus)
-                for name, mode in MODES.items():
-                    cells = [folder.name, name, *await measure(channel, collection, queries, mode)]
+                for name, way in WAYS.items():
+                    cells = [folder.name, name, *await measure(channel, collection, queries, way)]
                     print("| " + " | ".join(cells) + " |", flush=True)
                 print(f"<!-- {folder.name}: {len(corpus)} documents searchable after {seconds:.1f} s -->", flush=True)
             finally:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from services.retrieval.filters import Condition
 
+# Conditions are put together from these constants and numbered parameters alone.
+# ruff: noqa: S608
 _OPERATORS: Final = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 # Stands for the fact, or for one of its elements, in the conditions below.
 _FACT: Final = "<fact>"
@@ -55,12 +57,13 @@ class FilterSql:
                 bounds = self._bounds(condition, f"{_TEXT}::float8", "float8")
                 return self._some(condition.key, f"CASE WHEN jsonb_typeof({_FACT}) = 'number' THEN {bounds} ELSE false END")
             case TimeRange():
-                # Only what looks like a time and is one may be cast; Postgres evaluates the branches of CASE in order.
-                bounds = self._bounds(condition, f"({_MOMENT})::timestamptz", "timestamptz")
+                # OFFSET keeps the planner from working out the text for every mention, CASE from casting what is no time.
+                bounds = self._bounds(condition, "moment::timestamptz", "timestamptz")
                 return self._some(
                     condition.key,
-                    f"CASE WHEN jsonb_typeof({_FACT}) <> 'string' OR ({_MOMENT}) IS NULL THEN false "
-                    f"WHEN pg_input_is_valid(({_MOMENT}), 'timestamptz') THEN {bounds} ELSE false END",
+                    f"CASE WHEN jsonb_typeof({_FACT}) = 'string' THEN ("
+                    f"SELECT CASE WHEN pg_input_is_valid(moment, 'timestamptz') THEN {bounds} ELSE false END "
+                    f"FROM (SELECT {_MOMENT} AS moment OFFSET 0) AS moments) ELSE false END",
                 )
 
     def _some(self, key: str, holds: str) -> str:

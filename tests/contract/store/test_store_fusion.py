@@ -85,6 +85,16 @@ async def test_ties_share_a_score_and_none_is_lost(shelf: Shelf) -> None:
     assert [point.score for point in response.points] == pytest.approx([1.0] * 8)
 
 
+async def test_root_filter_restricts_each_leg_before_it_ranks(shelf: Shelf) -> None:
+    """The first of each leg is on the left: a leg of one, filtered only after ranking, would be empty."""
+    await shelf.put(*POINTS)
+    right = models.Filter(must=[models.FieldCondition(key="side", match=models.MatchValue(value="right"))])
+    legs = [leg.model_copy(update={"limit": 1}) for leg in LEGS]
+    query = FusionQuery(fusion=Fusion.RRF)
+    response = await shelf.client.query_points(shelf.name, prefetch=legs, query=query, query_filter=right)
+    assert {point.id for point in response.points} == {2, 3}
+
+
 async def test_root_filter_and_leg_filter(shelf: Shelf) -> None:
     await shelf.put(*POINTS)
     left = models.Filter(must=[models.FieldCondition(key="side", match=models.MatchValue(value="left"))])
