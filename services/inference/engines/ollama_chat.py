@@ -9,6 +9,7 @@ import msgspec
 
 from services.chassis.errors import Failure, Reason
 from services.inference.engine import Delta, End, FinishReason, Role, Usage, UsageSource
+from services.inference.engines.openai_chat import Token, logprob_of
 from services.inference.engines.remote import failed, refused_in_stream
 from services.inference.form import JsonSchema, ToolCallDelta, ToolUse
 from services.inference.form_checks import check_object
@@ -16,7 +17,7 @@ from services.inference.requirements import check_addresses
 
 if TYPE_CHECKING:
     from services.inference.engine import Generation, Message
-    from services.inference.form import Form
+    from services.inference.form import Form, TokenLogprob
 
 _NAME: Final = "ollama"
 
@@ -42,6 +43,7 @@ class _Piece(msgspec.Struct):
     done_reason: str = ""
     prompt_eval_count: int | None = None
     eval_count: int | None = None
+    logprobs: list[Token] | None = None
     error: Any = None
 
 
@@ -112,6 +114,8 @@ def _form(model: str, form: Form) -> dict[str, Any]:
             }
             for tool in form.tools
         ]
+    if form.top_logprobs is not None:
+        asked |= {"logprobs": True, "top_logprobs": form.top_logprobs}
     if isinstance(form.output, JsonSchema):
         schema = msgspec.Raw(form.output.schema.encode())
         asked["format"] = schema if msgspec.json.decode(schema) else "json"
@@ -124,6 +128,8 @@ class Answer:
     def __init__(self, form: Form) -> None:
         self.is_done = False
         self._single_call = form.single_call
+        self._top = form.top_logprobs or 0
+        self._logprobs: list[TokenLogprob] = []
         self._last: _Piece | None = None
         self._texts: list[str] = []
         self._calls: list[ToolCallDelta] = []
@@ -143,6 +149,8 @@ class Answer:
             if piece.error is not None:
                 return refused_in_stream(_NAME, piece.error)
             self._take_in(piece.message)
+            if piece.logprobs:
+                self._logprobs.extend(logprob_of(token, self._top) for token in piece.logprobs)
             if piece.done:
                 self._last = piece
                 self.is_done = True
@@ -166,9 +174,10 @@ class Answer:
         """All that has come since the last time; each line of it counts as one token."""
         if not self._texts and not self._calls:
             return None
-        delta = Delta("".join(self._texts), max(1, self._pieces), tool_calls=tuple(self._calls))
+        calls, logprobs = tuple(self._calls), tuple(self._logprobs)
+        delta = Delta("".join(self._texts), max(1, self._pieces), tool_calls=calls, logprobs=logprobs)
         self._tokens += delta.tokens
-        self._texts, self._calls, self._pieces = [], [], 0
+        self._texts, self._calls, self._logprobs, self._pieces = [], [], [], 0
         return delta
 
     def end(self) -> End:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 NAME: Final = "ollama"
 # Seconds for which what is loaded, and what a model can do, is taken as known; a change made from here is seen at once.
 STATUS_SECONDS: Final = 30.0
+_LOGPROBS_SINCE: Final = [0, 12, 11]
 _CAPABILITIES: Final = {
     "completion": Capability.GENERATION,
     "embedding": Capability.EMBEDDING,
@@ -61,6 +62,10 @@ class _Shown(msgspec.Struct):
     model_info: dict[str, Any] | None = None
 
 
+class _Version(msgspec.Struct):
+    version: str = ""
+
+
 class _Running(msgspec.Struct):
     name: str
     size: int = 0
@@ -79,6 +84,7 @@ class _Step(msgspec.Struct):
     error: Any = None
 
 
+_decode_version = msgspec.json.Decoder(_Version).decode
 _decode_tags = msgspec.json.Decoder(_Tags).decode
 _decode_shown = msgspec.json.Decoder(_Shown).decode
 _decode_running = msgspec.json.Decoder(_RunningAll).decode
@@ -108,11 +114,13 @@ class OllamaModels:
             tags = _decode_tags(answer).models
         except msgspec.DecodeError as error:
             raise unavailable(NAME, "its list of models is not in Ollama's format") from error
-        running = await self._status()
+        running, tells_logprobs = await self._status(), await self._tells_logprobs()
         shown = await asyncio.gather(*(self._show(tag) for tag in tags))
         # Only what is still there: models come and go for as long as the process lives.
         self._shown = {(tag.name, tag.digest): one for tag, one in zip(tags, shown, strict=True) if one is not None}
-        models = [_model(tag, one or _Shown(), running) for tag, one in zip(tags, shown, strict=True)]
+        models = [
+            _model(tag, one or _Shown(), running, tells_logprobs=tells_logprobs) for tag, one in zip(tags, shown, strict=True)
+        ]
         self._listed = {model.name: model for model in models if model.capabilities}
         return [self._listed[name] for name in sorted(self._listed)]
 
@@ -213,6 +221,15 @@ class OllamaModels:
             body["keep_alive"] = keep_alive
         await self._server.post("/api/embed" if embeds else "/api/generate", msgspec.json.encode(body), limits=_PATIENT)
 
+    async def _tells_logprobs(self) -> bool:
+        """Whether it is new enough to tell probabilities; an older one would leave them out without a word."""
+        try:
+            version = _decode_version(await self._server.get("/api/version")).version
+        except (Failure, msgspec.DecodeError):
+            return False
+        numbers = [int(number) for number in re.findall(r"\d+", version)[:3]]
+        return numbers >= _LOGPROBS_SINCE
+
     def _full(self, model: str) -> str:
         return model if model in self._listed or ":" in model else f"{model}:latest"
 
@@ -224,13 +241,15 @@ def keep_alive_of(given: str) -> str | int | None:
     return int(given) if re.fullmatch(r"-?\d+", given) else given
 
 
-def _model(tag: _Tag, shown: _Shown, running: dict[str, _Running] | None) -> Model:
+def _model(tag: _Tag, shown: _Shown, running: dict[str, _Running] | None, *, tells_logprobs: bool) -> Model:
     told = shown.capabilities if shown.capabilities is not None else _guessed(tag)
     capabilities = tuple(capability for name, capability in _CAPABILITIES.items() if name in told)
     if Capability.EMBEDDING in capabilities:
         capabilities += dimensions.more(tag.name)
     if Capability.GENERATION in capabilities:
         capabilities += (Capability.JSON_SCHEMA, Capability.ALTERNATIVES)
+        if tells_logprobs:
+            capabilities += (Capability.LOGPROBS,)
     info = shown.model_info or {}
     embeds = Capability.EMBEDDING in capabilities
     details = " ".join(part for part in (tag.details.parameter_size, tag.details.quantization_level) if part)

@@ -48,14 +48,16 @@ class _Likely(msgspec.Struct):
     logprob: float
 
 
-class _Token(msgspec.Struct):
+class Token(msgspec.Struct):
+    """A token and its probability; Ollama writes it so as well."""
+
     token: str
     logprob: float
     top_logprobs: list[_Likely] | None = None
 
 
 class _Logprobs(msgspec.Struct):
-    content: list[_Token] | None = None
+    content: list[Token] | None = None
 
 
 class _Choice(msgspec.Struct):
@@ -213,7 +215,7 @@ class _Answer:
         if delta.content or delta.tool_calls:
             self._tokens += 1
         if choice.logprobs is not None and choice.logprobs.content:
-            self._logprobs.extend(_logprob(token, self._top) for token in choice.logprobs.content)
+            self._logprobs.extend(logprob_of(token, self._top) for token in choice.logprobs.content)
         if choice.finish_reason is not None:
             self.finish_reason = choice.finish_reason
 
@@ -236,6 +238,7 @@ def _piece(call: _ToolCall) -> ToolCallDelta:
     return ToolCallDelta(call.index, call.id or "", call.function.name or "", call.function.arguments or "")
 
 
-def _logprob(token: _Token, count: int) -> TokenLogprob:
+def logprob_of(token: Token, count: int) -> TokenLogprob:
+    """Reads a token with as many of the likeliest at its place."""
     top = tuple(TokenLogprob(one.token, one.logprob) for one in (token.top_logprobs or ())[:count])
     return TokenLogprob(token.token, token.logprob, top)

@@ -33,15 +33,20 @@ class WrittenOllama:
     """Ollama's API as docs/api.md of Ollama describes it, over a model that counts in words."""
 
     def __init__(self) -> None:
+        self.version = "0.13.0"
         self.busy = 0
 
     def application(self) -> web.Application:
         application = web.Application()
         application.router.add_get("/api/tags", self.tags)
+        application.router.add_get("/api/version", self.tell_version)
         application.router.add_post("/api/show", self.show)
         application.router.add_post("/api/chat", self.chat)
         application.router.add_post("/api/embed", self.embed)
         return application
+
+    async def tell_version(self, _request: web.Request) -> web.Response:
+        return web.json_response({"version": self.version})
 
     async def tags(self, _request: web.Request) -> web.Response:
         details = {"format": "gguf", "family": "llama", "parameter_size": "1B", "quantization_level": "Q4_K_M"}
@@ -76,7 +81,7 @@ class WrittenOllama:
                     counts = {"prompt_eval_count": 7, "eval_count": spoken, "total_duration": 1, "eval_duration": 1}
                     await response.write(_line(body, "", done=True, done_reason=reason, **counts))
                     break
-                await response.write(_line(body, word))
+                await response.write(_line(body, word, **_logprobs(body, word)))
                 await asyncio.sleep(0.002)
         finally:
             # A write to a gone client raises, as it ends the generation in Ollama.
@@ -89,6 +94,13 @@ class WrittenOllama:
             return _missing(body["model"])
         vectors = [[float(len(text)), float(text.count("e")), 1.0] for text in body["input"]]
         return web.json_response({"model": EMBEDDER, "embeddings": vectors, "prompt_eval_count": 5})
+
+
+def _logprobs(body: dict[str, Any], word: str) -> dict[str, Any]:
+    if not body.get("logprobs"):
+        return {}
+    likely = [{"token": token, "logprob": logprob} for token, logprob in ((word, -0.5), ("other ", -1.5), ("third ", -2.5))]
+    return {"logprobs": [{**likely[0], "top_logprobs": likely[: body.get("top_logprobs", 0)]}]}
 
 
 async def _answered_by_form(body: dict[str, Any], response: web.StreamResponse) -> bool:

@@ -13,9 +13,11 @@ import pytest
 from services.chassis.errors import Failure, Reason
 from services.inference.answers import Gathering
 from services.inference.engine import Capability, Delta, End, FinishReason, Message, Role, Sampling
+from services.inference.engines.ollama import OllamaEngine
 from services.inference.engines.openai import OpenAIEngine
 from services.inference.form import Form, Image, JsonSchema, OneOf, Regex, Tool, ToolUse
 from tests.contract.engines.conftest import HERE
+from tests.contract.engines.fixture_ollama import CHAT, written_ollama
 from tests.contract.engines.fixture_openai import llamacpp_server
 from tests.contract.engines.fixture_vllm import open_writer
 from tests.contract.engines.scripted import scripted_server
@@ -245,6 +247,18 @@ async def test_a_schema_that_no_grammar_can_hold_is_refused(subject: Subject) ->
     with pytest.raises(Failure) as caught:
         await answered(subject, form=Form(output=JsonSchema('{"type": "nonsense"}')))
     assert caught.value.reason is Reason.INVALID_FIELD
+
+
+@pytest.mark.parametrize(("version", "tells"), [("0.12.11", True), ("0.13.0-rc1", True), ("0.12.9", False), ("", False)])
+async def test_an_older_ollama_tells_no_probabilities_and_says_so(version: str, tells: bool) -> None:
+    async with written_ollama() as (written, address):
+        written.version = version
+        engine = OllamaEngine(address)
+        try:
+            models = {model.name: model for model in await engine.models()}
+        finally:
+            await engine.close()
+    assert (Capability.LOGPROBS in models[CHAT].capabilities) is tells
 
 
 @pytest.mark.parametrize(
