@@ -142,7 +142,8 @@ def _authentication(keys: Sequence[ApiKey]) -> Any:
             api_key_auth_pb2.KeySource(header="authorization"),
             api_key_auth_pb2.KeySource(header="x-api-key"),
         ],
-        forwarding=api_key_auth_pb2.Forwarding(hide_credentials=True),
+        # The name beside the key is the tenant, whatever the client says of itself.
+        forwarding=api_key_auth_pb2.Forwarding(hide_credentials=True, header="x-penstock-tenant"),
     )
 
 
