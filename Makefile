@@ -80,7 +80,7 @@ endif
 	@touch $@
 
 .PHONY: fuzz
-fuzz: .venv/.fuzz ## Fuzz every REST path, of a suite of its own or of the one at PENSTOCK_URL, for FUZZ_SECONDS (180)
+fuzz: .venv/.fuzz ## Fuzz every REST path and RPC, of a suite of its own or of the one at PENSTOCK_URL, for FUZZ_SECONDS (180)
 	$(BIN)/python -m tests.fuzz.run
 
 .PHONY: check

@@ -82,7 +82,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         context: Context,
     ) -> model_service_pb2.OptimizeMemoryResponse:
         """Unloads idle models."""
-        optimized = await self._lifecycle.optimize(request.idle.ToTimedelta().total_seconds())
+        optimized = await self._lifecycle.optimize(request.idle.ToNanoseconds() / 1e9)
         return model_convert.optimize_response_of(optimized)
 
     async def GetSystem(

@@ -122,9 +122,12 @@ def _comparison(message: search_pb2.Filter, field: str) -> Condition:
             return Range(_key(span.key, field), **_some(bounds, field))
         case "time_range":
             period = message.time_range
-            times: dict[str, datetime] = {
-                name: getattr(period, name).ToDatetime(UTC) for name in _BOUNDS if period.HasField(name)
-            }
+            try:
+                times: dict[str, datetime] = {
+                    name: getattr(period, name).ToDatetime(UTC) for name in _BOUNDS if period.HasField(name)
+                }
+            except ValueError as error:
+                raise invalid_field(field, "must name times between the years 1 and 9999") from error
             return TimeRange(_key(period.key, field), **_some(times, field))
         case _:
             return Exists(_key(message.exists.key, field))

@@ -7,8 +7,8 @@ from typing import Any
 
 import schemathesis
 
-# What `run` has put into the suite.
-NAME = "fuzz"
+from tests.fuzz.names import NAME
+
 _IDS = {"collection", "document", "conversation", "experiment"}
 
 

@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 import pytest
 from google.api.httpbody_pb2 import HttpBody
+from google.protobuf import duration_pb2
 from penstock.experiments.v1 import assignment_pb2
 from penstock.inference.v1 import (
     embedding_service_pb2,
@@ -60,6 +61,12 @@ async def test_models_of_all_engines_are_listed(channel: grpc.aio.Channel) -> No
     assert (models["all-minilm-l6-v2"].engine, models["all-minilm-l6-v2"].is_auto) == ("minilm", True)
     assert list(models["extractive"].capabilities) == [model_pb2.CAPABILITY_EXTRACTION]
     assert not models["extractive"].is_auto
+
+
+async def test_no_model_has_been_idle_for_ever(channel: grpc.aio.Channel) -> None:
+    models: Any = model_service_pb2_grpc.ModelServiceStub(channel)
+    request = model_service_pb2.OptimizeMemoryRequest(idle=duration_pb2.Duration(seconds=(1 << 63) - 1, nanos=1))
+    assert list((await models.OptimizeMemory(request, timeout=10)).unloaded_models) == []
 
 
 async def test_a_stream_has_its_events_in_their_order(generation: Any) -> None:

@@ -99,3 +99,12 @@ def test_what_is_refused(fields: dict[str, Any], field: str) -> None:
 
 def test_8_deep_is_allowed() -> None:
     assert options(filter=nested(8)).condition is not None
+
+
+def test_a_time_out_of_reach_is_refused() -> None:
+    # JSON can't say it; the binary form can.
+    request = search_service_pb2.SearchRequest()
+    request.filter.time_range.gt.seconds = 1 << 60
+    with pytest.raises(Failure) as caught:
+        from_options(request)
+    assert caught.value.metadata["field"] == "filter.time_range"
