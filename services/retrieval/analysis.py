@@ -1,9 +1,11 @@
 """Turns text into weighted terms for search by words (BM25), the same for documents and queries.
 
-Text is normalised (NFKC, case folded, ё as е) and cut into words; words of Latin script are stemmed as English, those of
-Cyrillic script as Russian, and runs of Chinese, Japanese or Korean characters become overlapping pairs, as these scripts put
-no spaces between words; traditional Chinese characters become simplified ones first. The document's side of BM25 is computed
-here; the vector store adds the inverse document frequency (IDF), which it alone knows.
+Text is normalised (NFKC, case folded, ё as е, without accents set apart) and cut into words, which are stemmed by their script:
+Latin as English, Cyrillic as Russian, Greek, Armenian, Arabic, Devanagari as Hindi, Tamil. Scripts tell that for certain, for a
+query of one word too; languages of one script are not told apart, as three words are too few for that, and a query stemmed
+otherwise than its document finds nothing. Runs of Chinese, Japanese or Korean characters become overlapping pairs, as these
+scripts put no spaces between words; traditional Chinese characters become simplified ones first. The document's side of BM25
+is computed here; the vector store adds the inverse document frequency (IDF), which it alone knows.
 """
 
 from __future__ import annotations
@@ -28,8 +30,13 @@ if TYPE_CHECKING:
 # Which version of the analysis this is. Whatever changes the terms or weights of a text raises it by one, and adds below which
 # texts it changes: documents that an older version analyzed are indexed anew.
 ANALYZER: Final = 2
-# By older version, a regular expression (in what syntax Python and Postgres share) of the texts whose terms changed after it.
-CHANGED_AFTER: Final = {1: "[\u3400-\u9fff\uf900-\ufaff]"}
+# By older version, a regular expression (in what syntax Python and Postgres share) that finds every text whose terms changed
+# after it, and as few others as it easily can.
+CHANGED_AFTER: Final = {
+    # Accents and stems of more scripts, both Chinese scripts: all but plain Latin and Cyrillic.
+    1: "[^\u0001-\u00a7\u00a9-\u00ae\u00b0-\u00b3\u00b6\u00b7\u00b9-\u012f\u0131-\u01ef\u01f1-\u02d7\u0400-\u0482\u0488-\u052f"
+    "\u2010-\u2016\u2018-\u203d\u20a0-\u20bf\u2116]",
+}
 # BM25's usual constants: how fast repetition saturates, and how much length counts.
 _K1: Final = 1.2
 _B: Final = 0.75
@@ -37,13 +44,24 @@ _B: Final = 0.75
 # a figure that moves, the weights of old and new chunks would not be comparable.
 AVERAGE_TERMS: Final = 150.0
 
-_TOKEN: Final = re.compile(f"(?P<cjk>[{CJK_RANGES}]+)|(?P<word>[^\\W_{CJK_RANGES}]+(?:['’][^\\W\\d_{CJK_RANGES}]+)?)")
-_CYRILLIC: Final = re.compile("[\u0400-\u052f]")
+# Vowel signs and the like, which stand within words but are no letters to Python.
+_MARKS: Final = "".join(chr(code) for code in range(0x300, 0x1D00) if unicodedata.category(chr(code)) in {"Mn", "Mc"})
+_LETTER: Final = f"[^\\W_{CJK_RANGES}]"
+_TOKEN: Final = re.compile(
+    f"(?P<cjk>[{CJK_RANGES}]+)|(?P<word>{_LETTER}+(?:[{_MARKS}]+{_LETTER}*)*(?:['’][^\\W\\d_{CJK_RANGES}]+)?)"
+)
+# Accents that NFKC could not join to a letter, such as the stress in за́мок.
+_ACCENTS: Final = re.compile("[\u0300-\u036f\u0483-\u0487]")
+# Named as PyStemmer names the languages.
+_SCRIPT: Final = re.compile(
+    "(?P<russian>[\u0400-\u052f])|(?P<greek>[\u0370-\u03ff\u1f00-\u1fff])|(?P<armenian>[\u0531-\u0587])"
+    "|(?P<arabic>[\u0620-\u06ff\u0750-\u077f])|(?P<hindi>[\u0900-\u097f])|(?P<tamil>[\u0b80-\u0bff])"
+)
+_ENGLISH: Final = "english"
 
 # A stemmer works in a buffer of its own, so only one thread may use it at a time. Their own caches are off: one is enough.
 _stemming = threading.Lock()
-_english = Stemmer.Stemmer("english", 0)
-_russian = Stemmer.Stemmer("russian", 0)
+_stemmers: Final = {language: Stemmer.Stemmer(language, 0) for language in (_ENGLISH, *_SCRIPT.groupindex)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +121,9 @@ def query_words(text: str) -> dict[str, int]:
 
 @lru_cache(maxsize=32_768)
 def _stem(word: str) -> str:
+    word = _ACCENTS.sub("", word)
+    found = _SCRIPT.search(word)
+    language = found.lastgroup if found and found.lastgroup else _ENGLISH
+    word = word.replace("’", "'") if language == _ENGLISH else word.replace("ё", "е")
     with _stemming:
-        if _CYRILLIC.search(word):
-            return cast("str", _russian.stemWord(word.replace("ё", "е")))
-        return cast("str", _english.stemWord(word.replace("’", "'")))
+        return cast("str", _stemmers[language].stemWord(word))
