@@ -17,7 +17,7 @@ import openvino as ov  # type: ignore[import-untyped] # ships no types
 from tokenizers import Tokenizer
 
 from services.chassis.errors import Failure, Reason
-from services.inference.engine import Capability, Embeddings, Model, ModelState, UsageSource
+from services.inference.engine import Capability, Device, Embeddings, Files, Model, ModelState, Residence, UsageSource
 from services.inference.engines import memory, minilm_graph
 from services.inference.tokenization import Tokens
 
@@ -85,6 +85,8 @@ class MiniLMEngine:
                 size_bytes=weights.stat().st_size,
                 description="Sentence embeddings for English, embedded in this process and run on its CPU.",
                 fingerprint=f"{NAME}:{SHA256[:12]}:mean",
+                residence=Residence(Device.CPU) if ready else None,
+                files=Files("F32", "safetensors"),
             ),
         )
 
