@@ -95,7 +95,8 @@ class Analyst:
 
     async def _answer(self, question: Question | PowerQuestion) -> Analysis | PowerAnswer | Refused | Broken:
         async with self._awake() as child:
-            if child.stdin is None or child.stdout is None:
+            # A pipe that is known to be closed is no place to write to: uvloop raises RuntimeError then.
+            if child.stdin is None or child.stdout is None or child.stdin.is_closing():
                 raise BrokenPipeError
             body = pickle.dumps(question)
             child.stdin.write(len(body).to_bytes(_LENGTH_BYTES, "big") + body)

@@ -20,6 +20,7 @@ from services.experiments.store import Exposure
 if TYPE_CHECKING:
     from penstock.experiments.v1 import assignment_pb2, outcome_pb2
 
+    from services.experiments.experiments import Change
     from services.experiments.store import Configuration
 
 _UNITS: Final = {
@@ -31,6 +32,7 @@ _UNIT_NUMBERS: Final = {unit: number for number, unit in _UNITS.items()}
 STATES: Final = {
     State.DRAFT: experiment_pb2.EXPERIMENT_STATE_DRAFT,
     State.RUNNING: experiment_pb2.EXPERIMENT_STATE_RUNNING,
+    State.PAUSED: experiment_pb2.EXPERIMENT_STATE_PAUSED,
     State.STOPPED: experiment_pb2.EXPERIMENT_STATE_STOPPED,
 }
 
@@ -98,6 +100,19 @@ def experiment_to_proto(experiment: Experiment) -> experiment_pb2.Experiment:
     )
 
 
+def change_to_proto(change: Change) -> experiment_pb2.ExperimentChange:
+    """One noted change."""
+    return experiment_pb2.ExperimentChange(
+        change=change.number,
+        before=experiment_pb2.EXPERIMENT_STATE_UNSPECIFIED if change.before is None else STATES[change.before],
+        after=STATES[change.after],
+        change_time=_timestamp(change.time),
+        who=change.author.who,
+        why=change.author.why,
+        request_id=change.author.request_id,
+    )
+
+
 def configuration_to_proto(configuration: Configuration) -> assignment_service_pb2.WatchConfigurationResponse:
     """All running experiments."""
     return assignment_service_pb2.WatchConfigurationResponse(
@@ -132,22 +147,22 @@ def measurement_from_proto(index: int, message: outcome_pb2.Outcome) -> Measurem
     )
 
 
-def page_token(before: int | None) -> str:
+def page_token(mark: int | None, kind: str = "experiments") -> str:
     """Writes where the next page begins."""
-    return "" if before is None else base64.urlsafe_b64encode(f"experiments:{before}".encode()).decode()
+    return "" if mark is None else base64.urlsafe_b64encode(f"{kind}:{mark}".encode()).decode()
 
 
-def page_mark(token: str) -> int | None:
-    """Reads a page token, or refuses one that is not ours."""
+def page_mark(token: str, kind: str = "experiments") -> int | None:
+    """Reads a page token, or refuses one that was not given out for pages of this kind."""
     if not token:
         return None
     try:
-        kind, _, number = base64.b64decode(token, altchars=b"-_", validate=True).decode("ascii").partition(":")
+        found, _, number = base64.b64decode(token, altchars=b"-_", validate=True).decode("ascii").partition(":")
     except (binascii.Error, ValueError):
-        kind, number = "", ""
+        found, number = "", ""
     # Longer numbers are none that the store gave out.
-    if kind != "experiments" or not number.isdecimal() or len(number) > 18:  # noqa: PLR2004 - digits of a bigint
-        raise invalid_field("page_token", "is not one that ListExperiments gave; leave it empty for the first page")
+    if found != kind or not number.isdecimal() or len(number) > 18:  # noqa: PLR2004 - digits of a bigint
+        raise invalid_field("page_token", "is not one that this list gave; leave it empty for the first page")
     return int(number)
 
 

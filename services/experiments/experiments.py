@@ -1,4 +1,4 @@
-"""Experiments and their life: DRAFT, RUNNING, STOPPED."""
+"""Experiments and their life: DRAFT, RUNNING, PAUSED, STOPPED."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class State(StrEnum):
 
     DRAFT = "DRAFT"
     RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
     STOPPED = "STOPPED"
 
 
@@ -90,11 +91,42 @@ class Experiment:
 
 
 @dataclass(frozen=True, slots=True)
+class Author:
+    """Who makes a change, why, and by which request."""
+
+    who: str = ""
+    why: str = ""
+    request_id: str = ""
+
+
+NOBODY: Final = Author()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change as it was made. `before` is None for the creation; `number` grows with each change of any experiment."""
+
+    number: int
+    before: State | None
+    after: State
+    time: datetime
+    author: Author
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """Some experiments, newest first, and where the next page begins; None after the last."""
 
     experiments: tuple[Experiment, ...]
     next_before: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangePage:
+    """Some changes, oldest first, and after which number the next page begins; None after the last."""
+
+    changes: tuple[Change, ...]
+    next_after: int | None
 
 
 def check_text(field: str, text: str) -> None:
@@ -131,7 +163,7 @@ class Experiments:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def create(self, design: Design, request_id: str = "") -> Experiment:
+    async def create(self, design: Design, request_id: str = "", author: Author = NOBODY) -> Experiment:
         """Stores a new experiment in DRAFT, or returns the earlier one where `request_id` was used for the same before."""
         _check_design(design)
         check_text("request_id", request_id)
@@ -142,7 +174,7 @@ class Experiments:
             salt=secrets.token_hex(16),
             create_time=datetime.now(UTC),
         )
-        stored = await self._store.create(experiment, request_id)
+        stored = await self._store.create(experiment, request_id, author)
         # A repeated call gets the response it got before, whatever has become of the experiment since.
         return replace(stored, state=State.DRAFT, start_time=None, stop_time=None)
 
@@ -154,17 +186,34 @@ class Experiments:
         """Returns up to `size` experiments, newest first, from the mark of an earlier page on; size 0 means 50."""
         return await self._store.page(size or DEFAULT_PAGE, before)
 
-    async def start(self, experiment: str) -> Experiment:
-        """Lets it assign; a running one stays as it is."""
-        return await self._move(experiment, State.DRAFT, State.RUNNING, "it cannot be started again; create a new one")
+    async def start(self, experiment: str, author: Author = NOBODY) -> Experiment:
+        """Lets it assign, at first or after a pause; a running one stays as it is."""
+        sources = (State.DRAFT, State.PAUSED)
+        return await self._move(experiment, sources, State.RUNNING, author, "it cannot be started again; create a new one")
 
-    async def stop(self, experiment: str) -> Experiment:
+    async def pause(self, experiment: str, author: Author = NOBODY) -> Experiment:
+        """Lets it assign nothing until it is started again; a paused one stays as it is."""
+        return await self._move(experiment, (State.RUNNING,), State.PAUSED, author, "only a running one can be paused")
+
+    async def stop(self, experiment: str, author: Author = NOBODY) -> Experiment:
         """Ends its assigning for good; a stopped one stays as it is."""
-        return await self._move(experiment, State.RUNNING, State.STOPPED, "only a running one can be stopped; start it first")
+        sources = (State.RUNNING, State.PAUSED)
+        problem = "only one that was started can be stopped; start it first"
+        return await self._move(experiment, sources, State.STOPPED, author, problem)
 
-    async def _move(self, experiment: str, source: State, target: State, problem: str) -> Experiment:
+    async def changes(self, experiment: str, size: int, after: int) -> ChangePage:
+        """Up to `size` changes, oldest first, from after the number of an earlier one on; size 0 means 50."""
+        await self.get(experiment)
+        size = size or DEFAULT_PAGE
+        found = await self._store.list_changes(experiment, size + 1, after)
+        return ChangePage(found[:size], found[size - 1].number if len(found) > size else None)
+
+    async def _move(
+        self, experiment: str, sources: tuple[State, ...], target: State, author: Author, problem: str
+    ) -> Experiment:
         check_text("experiment", experiment)
-        await self._store.move(experiment, source, target)
+        check_text("why", author.why)
+        await self._store.move(experiment, sources, target, author)
         found = await self.get(experiment)
         if found.state is not target:
             raise wrong_state(found, problem)

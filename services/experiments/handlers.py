@@ -18,6 +18,7 @@ from penstock.experiments.v1 import (
 from services.chassis.call import current_call
 from services.experiments import convert
 from services.experiments.convert_results import power_question_from_proto, power_to_proto, results_to_proto
+from services.experiments.experiments import Author
 from services.experiments.results import results
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class ExperimentService(experiment_service_pb2_grpc.ExperimentServiceServicer):
         self, request: experiment_service_pb2.CreateExperimentRequest, context: Context
     ) -> experiment_service_pb2.CreateExperimentResponse:
         """Creates an experiment in DRAFT."""
-        created = await self._experiments.create(convert.design_from_proto(request.experiment), request.request_id)
+        created = await self._experiments.create(convert.design_from_proto(request.experiment), request.request_id, _author())
         return experiment_service_pb2.CreateExperimentResponse(experiment=convert.experiment_to_proto(created))
 
     async def GetExperiment(
@@ -67,15 +68,38 @@ class ExperimentService(experiment_service_pb2_grpc.ExperimentServiceServicer):
         self, request: experiment_service_pb2.StartExperimentRequest, context: Context
     ) -> experiment_service_pb2.StartExperimentResponse:
         """Starts assigning."""
-        started = await self._experiments.start(request.experiment)
+        started = await self._experiments.start(request.experiment, _author(request.why))
         return experiment_service_pb2.StartExperimentResponse(experiment=convert.experiment_to_proto(started))
+
+    async def PauseExperiment(
+        self, request: experiment_service_pb2.PauseExperimentRequest, context: Context
+    ) -> experiment_service_pb2.PauseExperimentResponse:
+        """Stops assigning until the experiment is started again."""
+        paused = await self._experiments.pause(request.experiment, _author(request.why))
+        return experiment_service_pb2.PauseExperimentResponse(experiment=convert.experiment_to_proto(paused))
+
+    async def ListExperimentChanges(
+        self, request: experiment_service_pb2.ListExperimentChangesRequest, context: Context
+    ) -> experiment_service_pb2.ListExperimentChangesResponse:
+        """Lists what was done to an experiment, oldest first."""
+        after = convert.page_mark(request.page_token, "changes") or 0
+        page = await self._experiments.changes(request.experiment, request.page_size, after)
+        return experiment_service_pb2.ListExperimentChangesResponse(
+            changes=[convert.change_to_proto(change) for change in page.changes],
+            next_page_token=convert.page_token(page.next_after, "changes"),
+        )
 
     async def StopExperiment(
         self, request: experiment_service_pb2.StopExperimentRequest, context: Context
     ) -> experiment_service_pb2.StopExperimentResponse:
         """Stops assigning for good."""
-        stopped = await self._experiments.stop(request.experiment)
+        stopped = await self._experiments.stop(request.experiment, _author(request.why))
         return experiment_service_pb2.StopExperimentResponse(experiment=convert.experiment_to_proto(stopped))
+
+
+def _author(why: str = "") -> Author:
+    call = current_call()
+    return Author(who=call.tenant, why=why, request_id=call.request_id)
 
 
 class AssignmentService(assignment_service_pb2_grpc.AssignmentServiceServicer):

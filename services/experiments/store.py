@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from services.experiments.analysis import Evidence
+from services.experiments.experiments import NOBODY
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from services.experiments.experiments import Experiment, Page, State
+    from services.experiments.experiments import Author, Change, Experiment, Page, State
 
 
 # Squares of larger outcomes, summed up, would not fit into a number.
@@ -83,8 +84,8 @@ class Tally:
 class Store(Protocol):
     """Each method that writes returns once the write is durable. A store that does not answer raises DATABASE_UNAVAILABLE."""
 
-    async def create(self, experiment: Experiment, request_id: str) -> Experiment:
-        """Adds an experiment, or returns the one that a request with this id and design added before.
+    async def create(self, experiment: Experiment, request_id: str, author: Author = NOBODY) -> Experiment:
+        """Adds an experiment and notes the change, or returns the one that a request with this id and design added before.
 
         Raises:
             Failure: EXPERIMENT_ALREADY_EXISTS, or REQUEST_ID_REUSED for another design under the same request id.
@@ -96,8 +97,14 @@ class Store(Protocol):
     async def page(self, size: int, before: int | None) -> Page:
         """Up to `size` experiments, newest first, starting after the mark `before`."""
 
-    async def move(self, experiment: str, source: State, target: State) -> bool:
-        """Moves an experiment that exists and is in `source` to `target`, and makes a new revision; returns whether it did."""
+    async def move(self, experiment: str, sources: Collection[State], target: State, author: Author = NOBODY) -> bool:
+        """Moves an experiment that exists and is in one of `sources` to `target`, notes the change, and makes a new revision.
+
+        Returns whether it did. The time of the first start, and the place among those started, stay.
+        """
+
+    async def list_changes(self, experiment: str, size: int, after: int) -> tuple[Change, ...]:
+        """Up to `size` changes of one experiment, oldest first, those numbered above `after`."""
 
     async def configuration(self) -> Configuration:
         """The configuration as of now."""

@@ -10,12 +10,12 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from services.experiments.analysis import Evidence, Moments
-from services.experiments.experiments import Experiment, Page, State
+from services.experiments.experiments import NOBODY, Author, Change, Experiment, Page, State
 from services.experiments.store import MOST_SQUARED, Configuration, Exposure, Outcome, OutcomeTally, Tally
 from services.experiments.stores.refusals import already_exists, request_id_reused
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 
 
 class MemoryStore:
@@ -29,11 +29,13 @@ class MemoryStore:
         self._exposures: dict[str, Exposure] = {}
         self._outcomes: dict[str, Outcome] = {}
         self._recorded: dict[str, datetime] = {}
+        self._changes: dict[str, list[Change]] = {}
+        self._change = 0
         self._started: dict[str, int] = {}
         self._revision = 1
         self._changed = asyncio.Event()
 
-    async def create(self, experiment: Experiment, request_id: str) -> Experiment:
+    async def create(self, experiment: Experiment, request_id: str, author: Author = NOBODY) -> Experiment:
         """See `Store`."""
         earlier = self._experiments.get(self._requests.get(request_id, ""))
         if request_id and earlier is not None:
@@ -46,6 +48,7 @@ class MemoryStore:
         self._numbers[experiment.id] = len(self._numbers) + 1
         if request_id:
             self._requests[request_id] = experiment.id
+        self._note(experiment.id, None, experiment.state, author)
         return experiment
 
     async def get(self, experiments: Iterable[str]) -> dict[str, Experiment]:
@@ -58,21 +61,34 @@ class MemoryStore:
         shown = newest[:size]
         return Page(tuple(shown), self._numbers[shown[-1].id] if len(newest) > size else None)
 
-    async def move(self, experiment: str, source: State, target: State) -> bool:
+    async def move(self, experiment: str, sources: Collection[State], target: State, author: Author = NOBODY) -> bool:
         """See `Store`."""
         found = self._experiments.get(experiment)
-        if found is None or found.state is not source:
+        if found is None or found.state not in sources:
             return False
         now = datetime.now(UTC)
         self._revision += 1
         if target is State.RUNNING:
-            self._experiments[experiment] = replace(found, state=target, start_time=now)
-            self._started[experiment] = self._revision
-        else:
-            self._experiments[experiment] = replace(found, state=target, stop_time=now)
+            self._started.setdefault(experiment, self._revision)
+        self._experiments[experiment] = replace(
+            found,
+            state=target,
+            start_time=found.start_time or (now if target is State.RUNNING else None),
+            stop_time=now if target is State.STOPPED else None,
+        )
+        self._note(experiment, found.state, target, author)
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
         return True
+
+    def _note(self, experiment: str, before: State | None, after: State, author: Author) -> None:
+        self._change += 1
+        change = Change(self._change, before, after, datetime.now(UTC), author)
+        self._changes.setdefault(experiment, []).append(change)
+
+    async def list_changes(self, experiment: str, size: int, after: int) -> tuple[Change, ...]:
+        """See `Store`."""
+        return tuple(change for change in self._changes.get(experiment, ()) if change.number > after)[:size]
 
     async def configuration(self) -> Configuration:
         """See `Store`."""

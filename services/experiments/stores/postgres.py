@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from services.chassis.errors import Failure
 from services.chassis.postgres import outages, transaction
-from services.experiments.experiments import Page, State
+from services.experiments.experiments import NOBODY, Page
 from services.experiments.store import MOST_SQUARED, Configuration, Exposure, Outcome, OutcomeTally, Tally
-from services.experiments.stores.postgres_rows import arm_to_json, evidence_of, experiment_of
+from services.experiments.stores.postgres_rows import arm_to_json, change_of, evidence_of, experiment_of
 from services.experiments.stores.refusals import already_exists, request_id_reused
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
     from datetime import datetime
 
     from asyncpg import Record
 
     from services.chassis.postgres import Connection, Pool
-    from services.experiments.experiments import Experiment
+    from services.experiments.experiments import Author, Change, Experiment, State
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +39,16 @@ VALUES ($1, $2, $3, $4::jsonb, $5::jsonb, $6, $7, $8, $9, $10, nullif($11, ''), 
 ON CONFLICT DO NOTHING
 RETURNING *
 """
+_LOCK: Final = "SELECT state FROM experiments WHERE experiment = $1 AND state = ANY($2::text[]) FOR UPDATE"
+_MOVE: Final = """
+UPDATE experiments SET
+    state = $2,
+    start_time = CASE WHEN $2 = 'RUNNING' THEN coalesce(start_time, clock_timestamp()) ELSE start_time END,
+    start_revision = CASE WHEN $2 = 'RUNNING' THEN coalesce(start_revision, $3) ELSE start_revision END,
+    stop_time = CASE WHEN $2 = 'STOPPED' THEN clock_timestamp() END
+WHERE experiment = $1
+"""
+_NOTE: Final = "INSERT INTO changes (experiment, before, after, who, why, request_id) VALUES ($1, $2, $3, $4, $5, $6)"
 _CONFIGURATION: Final = """
 SELECT configuration.revision, experiments.*
 FROM configuration LEFT JOIN experiments ON experiments.state = 'RUNNING'
@@ -85,7 +95,7 @@ class PostgresStore:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def create(self, experiment: Experiment, request_id: str) -> Experiment:
+    async def create(self, experiment: Experiment, request_id: str, author: Author = NOBODY) -> Experiment:
         """See `Store`."""
         design = experiment.design
         async with transaction(self._pool) as connection:
@@ -105,7 +115,9 @@ class PostgresStore:
                 design.fingerprint(),
                 json.dumps(asdict(design.analysis)),
             )
-            if row is None:
+            if row is not None:
+                await _note(connection, experiment.id, None, experiment.state, author)
+            else:
                 row = await connection.fetchrow("SELECT * FROM experiments WHERE request_id = $1", request_id)
                 if row is None:
                     raise already_exists(experiment.id)
@@ -125,27 +137,23 @@ class PostgresStore:
         shown = rows[:size]
         return Page(tuple(experiment_of(row) for row in shown), shown[-1]["number"] if len(rows) > size else None)
 
-    async def move(self, experiment: str, source: State, target: State) -> bool:
+    async def move(self, experiment: str, sources: Collection[State], target: State, author: Author = NOBODY) -> bool:
         """See `Store`."""
-        column = "start_time" if target is State.RUNNING else "stop_time"
         async with transaction(self._pool) as connection:
-            moved = await connection.fetchval(
-                f"UPDATE experiments SET state = $3, {column} = clock_timestamp()"  # noqa: S608 - one of two names above
-                " WHERE experiment = $1 AND state = $2 RETURNING true",
-                experiment,
-                source.value,
-                target.value,
-            )
-            if not moved:
+            before = await connection.fetchval(_LOCK, experiment, [source.value for source in sources])
+            if before is None:
                 return False
             revision = await connection.fetchval("UPDATE configuration SET revision = revision + 1 RETURNING revision")
-            if target is State.RUNNING:
-                await connection.execute(
-                    "UPDATE experiments SET start_revision = $2 WHERE experiment = $1", experiment, revision
-                )
+            await connection.execute(_MOVE, experiment, target.value, revision)
+            await _note(connection, experiment, before, target, author)
             # Heard by all processes of this service once, and only if, this commits.
             await connection.execute("SELECT pg_notify($1, $2)", _CHANNEL, str(revision))
         return True
+
+    async def list_changes(self, experiment: str, size: int, after: int) -> tuple[Change, ...]:
+        """See `Store`."""
+        query = "SELECT * FROM changes WHERE experiment = $1 AND change > $3 ORDER BY change LIMIT $2"
+        return tuple(change_of(row) for row in await self._fetch(query, experiment, size, after))
 
     async def configuration(self) -> Configuration:
         """See `Store`."""
@@ -210,6 +218,10 @@ class PostgresStore:
             tag = await connection.execute(query, *columns)
         # The command tag reads `INSERT 0 <rows>`.
         return int(tag.rsplit(" ", 1)[1])
+
+
+async def _note(connection: Connection, experiment: str, before: str | None, after: State, author: Author) -> None:
+    await connection.execute(_NOTE, experiment, before, after.value, author.who, author.why, author.request_id)
 
 
 async def _notices(connection: Connection) -> AsyncGenerator[None]:

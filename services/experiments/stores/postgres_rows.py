@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from penstock.assignment import Arm, RequestType, Unit
 
 from services.experiments.analysis import Boundary, Correction, Direction, Evidence, Kind, Method, Metric, Moments, Plan, Role
-from services.experiments.experiments import Design, Experiment, State
+from services.experiments.experiments import Author, Change, Design, Experiment, State
 from services.experiments.store import MOST_SQUARED
 
 if TYPE_CHECKING:
@@ -27,6 +27,17 @@ def _moments(row: Record) -> Moments | None:
     if max(abs(row["lowest"]), abs(row["highest"])) > MOST_SQUARED:
         return None
     return Moments(**{one.name: row[one.name] for one in fields(Moments)})
+
+
+def change_of(row: Record) -> Change:
+    """A noted change."""
+    return Change(
+        number=row["change"],
+        before=None if row["before"] is None else State(row["before"]),
+        after=State(row["after"]),
+        time=row["change_time"],
+        author=Author(row["who"], row["why"], row["request_id"]),
+    )
 
 
 def arm_to_json(arm: Arm) -> dict[str, Any]:

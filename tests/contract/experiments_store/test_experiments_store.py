@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from contextlib import aclosing
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from penstock.assignment import Arm, RequestType, Unit
 
 from services.chassis.errors import Failure, Reason
 from services.experiments.analysis import Boundary, Correction, Direction, Evidence, Kind, Method, Metric, Moments, Plan, Role
-from services.experiments.experiments import Design, Experiment, State
+from services.experiments.experiments import Author, Design, Experiment, State
 from services.experiments.store import Exposure, Outcome, OutcomeTally
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ async def test_pages_show_the_newest_first_and_each_once(store: Store) -> None:
 
 async def test_a_move_happens_once_and_only_from_its_source(store: Store) -> None:
     await store.create(experiment("e1"), "")
-    assert not await store.move("e1", State.RUNNING, State.STOPPED)
-    assert sorted(await asyncio.gather(*(store.move("e1", State.DRAFT, State.RUNNING) for _ in range(4)))) == [False] * 3 + [
+    assert not await store.move("e1", [State.RUNNING], State.STOPPED)
+    assert sorted(await asyncio.gather(*(store.move("e1", [State.DRAFT], State.RUNNING) for _ in range(4)))) == [False] * 3 + [
         True
     ]
     running = (await store.get(["e1"]))["e1"]
@@ -114,11 +114,48 @@ async def test_a_move_happens_once_and_only_from_its_source(store: Store) -> Non
     assert running.start_time is not None
     assert abs((running.start_time - datetime.now(UTC)).total_seconds()) < 60
     assert running.stop_time is None
-    assert await store.move("e1", State.RUNNING, State.STOPPED)
+    assert await store.move("e1", [State.RUNNING], State.STOPPED)
     stopped = (await store.get(["e1"]))["e1"]
     assert stopped.start_time == running.start_time
     assert stopped.stop_time is not None
-    assert not await store.move("missing", State.DRAFT, State.RUNNING)
+    assert not await store.move("missing", [State.DRAFT], State.RUNNING)
+
+
+async def test_a_pause_keeps_the_first_start_and_its_place(store: Store) -> None:
+    for name in ("e1", "e2"):
+        await store.create(experiment(name), "")
+        await store.move(name, [State.DRAFT, State.PAUSED], State.RUNNING)
+    started = (await store.get(["e1"]))["e1"]
+    assert await store.move("e1", [State.RUNNING], State.PAUSED)
+    assert not await store.move("e1", [State.RUNNING], State.PAUSED)
+    assert [one.id for one in (await store.configuration()).experiments] == ["e2"]
+    assert (await store.get(["e1"]))["e1"] == replace(started, state=State.PAUSED)
+    assert await store.move("e1", [State.DRAFT, State.PAUSED], State.RUNNING)
+    assert (await store.get(["e1"]))["e1"] == started
+    assert [one.id for one in (await store.configuration()).experiments] == ["e1", "e2"]
+    await store.move("e1", [State.RUNNING], State.PAUSED)
+    assert await store.move("e1", [State.RUNNING, State.PAUSED], State.STOPPED)
+    assert (await store.get(["e1"]))["e1"].stop_time is not None
+
+
+async def test_each_change_is_noted_once(store: Store) -> None:
+    author = Author("acme", "почему", "r1")
+    await store.create(experiment("e1"), "q1", author)
+    await store.create(experiment("e1"), "q1", author)
+    await store.create(experiment("e2"), "")
+    await asyncio.gather(*(store.move("e1", [State.DRAFT], State.RUNNING, Author("acme", "go")) for _ in range(3)))
+    await store.move("e1", [State.DRAFT], State.RUNNING, Author("acme", "too late"))
+    changes = await store.list_changes("e1", 10, 0)
+    assert [(change.before, change.after, change.author.why) for change in changes] == [
+        (None, State.DRAFT, "почему"),
+        (State.DRAFT, State.RUNNING, "go"),
+    ]
+    assert changes[0].author == author
+    assert changes[0].number < changes[1].number
+    assert changes[0].time <= changes[1].time
+    assert await store.list_changes("e1", 1, 0) == changes[:1]
+    assert await store.list_changes("e1", 1, changes[0].number) == changes[1:]
+    assert await store.list_changes("missing", 10, 0) == ()
 
 
 async def test_the_configuration_holds_what_runs_in_order_of_start(store: Store) -> None:
@@ -128,14 +165,14 @@ async def test_the_configuration_holds_what_runs_in_order_of_start(store: Store)
         await store.create(experiment(name), "")
     assert await store.configuration() == empty
     for name in ("e3", "e1", "e2"):
-        await store.move(name, State.DRAFT, State.RUNNING)
+        await store.move(name, [State.DRAFT], State.RUNNING)
     running = await store.configuration()
     assert [one.id for one in running.experiments] == ["e3", "e1", "e2"]
-    await store.move("e1", State.RUNNING, State.STOPPED)
+    await store.move("e1", [State.RUNNING], State.STOPPED)
     fewer = await store.configuration()
     assert [one.id for one in fewer.experiments] == ["e3", "e2"]
     assert empty.revision < running.revision < fewer.revision
-    await store.move("e1", State.RUNNING, State.STOPPED)
+    await store.move("e1", [State.RUNNING], State.STOPPED)
     assert await store.configuration() == fewer
 
 
@@ -143,7 +180,7 @@ async def test_a_change_is_told(store: Store) -> None:
     await store.create(experiment("e1"), "")
     async with aclosing(store.changes()) as changes:
         await asyncio.wait_for(anext(changes), 5)
-        await store.move("e1", State.DRAFT, State.RUNNING)
+        await store.move("e1", [State.DRAFT], State.RUNNING)
         await asyncio.wait_for(anext(changes), 1)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(anext(changes), 0.2)

@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import grpc
 import pytest
 from google.protobuf import timestamp_pb2
@@ -102,6 +103,56 @@ async def test_the_life_of_an_experiment(service: Service) -> None:
     assert (await refusal(again))[:3] == ("FAILED_PRECONDITION", "EXPERIMENT_STATE", {"experiment": "e1", "state": "STOPPED"})
     got = await service.experiments.GetExperiment(experiment_service_pb2.GetExperimentRequest(experiment="e1"))
     assert got.experiment == stopped
+
+
+async def test_a_pause_and_what_was_done_by_whom(service: Service) -> None:
+    await service.create(start=False)
+    early = service.experiments.PauseExperiment(experiment_service_pb2.PauseExperimentRequest(experiment="e1"))
+    assert (await refusal(early))[:3] == ("FAILED_PRECONDITION", "EXPERIMENT_STATE", {"experiment": "e1", "state": "DRAFT"})
+    await service.start_experiment("e1")
+    given = await assign(service, "u1")
+    acme = (("x-penstock-tenant", "acme"), ("x-request-id", "r7"))
+    pause = experiment_service_pb2.PauseExperimentRequest(experiment="e1", why="errors went up")
+    paused = (await service.experiments.PauseExperiment(pause, metadata=acme)).experiment
+    assert paused.state == experiment_pb2.EXPERIMENT_STATE_PAUSED
+    assert (await service.experiments.PauseExperiment(pause)).experiment == paused
+    assert (await refusal(assign(service, "u1")))[:2] == ("FAILED_PRECONDITION", "EXPERIMENT_STATE")
+    assert (await service.outcomes.RecordOutcomes(outcomes(outcome(given.assignment)))).recorded == 1
+    again = experiment_service_pb2.StartExperimentRequest(experiment="e1", why="mended")
+    assert (await service.experiments.StartExperiment(again)).experiment.start_time == paused.start_time
+    assert await assign(service, "u1") == given
+    await service.stop_experiment("e1")
+    assert (await refusal(service.experiments.PauseExperiment(pause)))[:2] == ("FAILED_PRECONDITION", "EXPERIMENT_STATE")
+
+    listing = experiment_service_pb2.ListExperimentChangesRequest(experiment="e1", page_size=3)
+    first = await service.experiments.ListExperimentChanges(listing)
+    listing.page_token = first.next_page_token
+    second = await service.experiments.ListExperimentChanges(listing)
+    names = [experiment_pb2.ExperimentState.Name(change.after)[17:] for change in (*first.changes, *second.changes)]
+    assert names == ["DRAFT", "RUNNING", "PAUSED", "RUNNING", "STOPPED"]
+    assert (len(first.changes), second.next_page_token) == (3, "")
+    noted = first.changes[2]
+    assert (noted.who, noted.why, noted.request_id) == ("acme", "errors went up", "r7")
+    assert noted.before == experiment_pb2.EXPERIMENT_STATE_RUNNING
+    assert second.changes[0].why == "mended"
+    listing.page_token = ""
+    listing.experiment = "missing"
+    assert (await refusal(service.experiments.ListExperimentChanges(listing)))[:2] == ("NOT_FOUND", "EXPERIMENT_NOT_FOUND")
+
+
+async def test_changes_are_only_ever_added(service: Service, database_url: str) -> None:
+    await service.create()
+    connection = await asyncpg.connect(database_url)
+    try:
+        for statement in (
+            "UPDATE experiments.changes SET why = ''",
+            "DELETE FROM experiments.changes",
+            "TRUNCATE experiments.changes",
+        ):
+            with pytest.raises(asyncpg.RaiseError, match="only ever added"):
+                await connection.execute(statement)
+    finally:
+        await connection.close()
 
 
 async def test_creation_is_idempotent_by_request_id(service: Service) -> None:

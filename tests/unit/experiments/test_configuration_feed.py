@@ -101,7 +101,7 @@ async def test_nothing_is_told_twice() -> None:
     store = MemoryStore()
     async with following(store) as feed, aclosing(feed.watch("w")) as watch:
         await anext(watch)
-        await store.move("missing", State.DRAFT, State.RUNNING)
+        await store.move("missing", [State.DRAFT], State.RUNNING)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(anext(watch), 0.05)
 

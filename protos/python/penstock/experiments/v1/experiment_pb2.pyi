@@ -63,6 +63,8 @@ class _ExperimentStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Exper
     """Assigns variants to traffic."""
     EXPERIMENT_STATE_STOPPED: _ExperimentState.ValueType  # 3
     """Assigns nothing any more; late outcomes still count. Final."""
+    EXPERIMENT_STATE_PAUSED: _ExperimentState.ValueType  # 4
+    """Assigns nothing until it is started again, and then the same variants to the same units; outcomes still count."""
 
 class ExperimentState(_ExperimentState, metaclass=_ExperimentStateEnumTypeWrapper):
     """Where an experiment is in its life."""
@@ -75,6 +77,8 @@ EXPERIMENT_STATE_RUNNING: ExperimentState.ValueType  # 2
 """Assigns variants to traffic."""
 EXPERIMENT_STATE_STOPPED: ExperimentState.ValueType  # 3
 """Assigns nothing any more; late outcomes still count. Final."""
+EXPERIMENT_STATE_PAUSED: ExperimentState.ValueType  # 4
+"""Assigns nothing until it is started again, and then the same variants to the same units; outcomes still count."""
 Global___ExperimentState: _TypeAlias = ExperimentState  # noqa: Y015
 
 class _RequestType:
@@ -536,3 +540,51 @@ class Experiment(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Experiment: _TypeAlias = Experiment  # noqa: Y015
+
+@_typing.final
+class ExperimentChange(_message.Message):
+    """One change of an experiment, as it was made. Changes are never altered or removed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGE_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    WHO_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    change: _builtins.int
+    """Its number, which grows with each change of any experiment."""
+    before: Global___ExperimentState.ValueType
+    """State before; EXPERIMENT_STATE_UNSPECIFIED for its creation."""
+    after: Global___ExperimentState.ValueType
+    """State after."""
+    who: _builtins.str
+    """On whose behalf: the tenant of the caller's API key; empty where callers need none."""
+    why: _builtins.str
+    """Why, in the caller's words."""
+    request_id: _builtins.str
+    """Id of the request, as in `x-request-id`."""
+    @_builtins.property
+    def change_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    def __init__(
+        self,
+        *,
+        change: _builtins.int = ...,
+        before: Global___ExperimentState.ValueType = ...,
+        after: Global___ExperimentState.ValueType = ...,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
+        who: _builtins.str = ...,
+        why: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "change", b"change", "change_time", b"change_time", "request_id", b"request_id", "who", b"who", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExperimentChange: _TypeAlias = ExperimentChange  # noqa: Y015

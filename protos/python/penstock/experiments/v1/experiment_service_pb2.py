@@ -27,7 +27,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from penstock.experiments.v1 import experiment_pb2 as penstock_dot_experiments_dot_v1_dot_experiment__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0penstock/experiments/v1/experiment_service.proto\x12\x17penstock.experiments.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a(penstock/experiments/v1/experiment.proto\"\x93\x01\n\x17\x43reateExperimentRequest\x12O\n\nexperiment\x18\x01 \x01(\x0b\x32#.penstock.experiments.v1.ExperimentB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\nexperiment\x12\'\n\nrequest_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\trequestId\"_\n\x18\x43reateExperimentResponse\x12\x43\n\nexperiment\x18\x01 \x01(\x0b\x32#.penstock.experiments.v1.ExperimentR\nexperiment\"E\n\x14GetExperimentRequest\x12-\n\nexperiment\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\nexperiment\"\\\n\x15GetExperimentResponse\x12\x43\n\nexperiment\x18\x01 \x01(\x0b\x32#.penstock.experiments.v1.ExperimentR\nexperiment\"j\n\x16ListExperimentsRequest\x12\'\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xfa\x01(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"\x88\x01\n\x17ListExperimentsResponse\x12\x45\n\x0b\x65xperiments\x18\x01 \x03(\x0b\x32#.penstock.experiments.v1.ExperimentR\x0b\x65xperiments\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"G\n\x16StartExperimentRequest\x12-\n\nexperiment\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\nexperiment\"^\n\x17StartExperimentResponse\x12\x43\n\nexperiment\x18\x01 \x01(\x0b\x32#.penstock.experiments.v1.ExperimentR\nexperiment\"F\n\x15StopExperimentRequest\x12-\n\nexperiment\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\nexperiment\"]\n\x16StopExperimentResponse\x12\x43\n\nexperiment\x18\x01 \x01(\x0b\x32#.penstock.experiments.v1.ExperimentR\nexperiment2\xad\x06\n\x11\x45xperimentService\x12\x9c\x01\n\x10\x43reateExperiment\x12\x30.penstock.experiments.v1.CreateExperimentRequest\x1a\x31.penstock.experiments.v1.CreateExperimentResponse\"#\x82\xd3\xe4\x93\x02\x1d\"\x0f/v1/experiments:\nexperiment\x12\x97\x01\n\rGetExperiment\x12-.penstock.experiments.v1.GetExperimentRequest\x1a..penstock.experiments.v1.GetExperimentResponse\"\'\x90\x02\x01\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/experiments/{experiment}\x12\x90\x01\n\x0fListExperiments\x12/.penstock.experiments.v1.ListExperimentsRequest\x1a\x30.penstock.experiments.v1.ListExperimentsResponse\"\x1a\x90\x02\x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/experiments\x12\xa6\x01\n\x0fStartExperiment\x12/.penstock.experiments.v1.StartExperimentRequest\x1a\x30.penstock.experiments.v1.StartExperimentResponse\"0\x90\x02\x02\x82\xd3\xe4\x93\x02\'\"\"/v1/experiments/{experiment}:start:\x01*\x12\xa2\x01\n\x0eStopExperiment\x12..penstock.experiments.v1.StopExperimentRequest\x1a/.penstock.experiments.v1.StopExperimentResponse\"/\x90\x02\x02\x82\xd3\xe4\x93\x02&\"!/v1/experiments/{experiment}:stop:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0penstock/experiments/v1/experiment_service.proto\x12\x17penstock.experiments.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a(penstock/experiments/v1/experiment.proto\"\x93\x01\n\x17\x43reateExperimentRequest\x12O\n\nexperiment\x18\x01 \x01(\x0b\x32#.penstock.experiments.v1.ExperimentB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\nexperiment\x12\'\n\nrequest_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\trequestId\"_\n\x18\x43reateExperimentResponse\x12\x43\n\nexperiment\x18\x01 \x01(\x0b\x32#.penstock.experiments.v1.ExperimentR\nexperiment\"E\n\x14GetExperimentRequest\x12-\n\nexperiment\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\nexperiment\"\\\n\x15GetExperimentResponse\x12\x43\n\nexperiment\x18\x01 \x01(\x0b\x32#.penstock.experiments.v1.ExperimentR\nexperiment\"j\n\x16ListExperimentsRequest\x12\'\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xfa\x01(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"\x88\x01\n\x17ListExperimentsResponse\x12\x45\n\x0b\x65xperiments\x18\x01 \x03(\x0b\x32#.penstock.experiments.v1.ExperimentR\x0b\x65xperiments\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"c\n\x16StartExperimentRequest\x12-\n\nexperiment\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\nexperiment\x12\x1a\n\x03why\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\x03why\"^\n\x17StartExperimentResponse\x12\x43\n\nexperiment\x18\x01 \x01(\x0b\x32#.penstock.experiments.v1.ExperimentR\nexperiment\"b\n\x15StopExperimentRequest\x12-\n\nexperiment\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\nexperiment\x12\x1a\n\x03why\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\x03why\"]\n\x16StopExperimentResponse\x12\x43\n\nexperiment\x18\x01 \x01(\x0b\x32#.penstock.experiments.v1.ExperimentR\nexperiment\"c\n\x16PauseExperimentRequest\x12-\n\nexperiment\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\nexperiment\x12\x1a\n\x03why\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\x03why\"^\n\x17PauseExperimentResponse\x12\x43\n\nexperiment\x18\x01 \x01(\x0b\x32#.penstock.experiments.v1.ExperimentR\nexperiment\"\x9f\x01\n\x1cListExperimentChangesRequest\x12-\n\nexperiment\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\nexperiment\x12\'\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xfa\x01(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"\x8c\x01\n\x1dListExperimentChangesResponse\x12\x43\n\x07\x63hanges\x18\x01 \x03(\x0b\x32).penstock.experiments.v1.ExperimentChangeR\x07\x63hanges\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\x90\t\n\x11\x45xperimentService\x12\x9c\x01\n\x10\x43reateExperiment\x12\x30.penstock.experiments.v1.CreateExperimentRequest\x1a\x31.penstock.experiments.v1.CreateExperimentResponse\"#\x82\xd3\xe4\x93\x02\x1d\"\x0f/v1/experiments:\nexperiment\x12\x97\x01\n\rGetExperiment\x12-.penstock.experiments.v1.GetExperimentRequest\x1a..penstock.experiments.v1.GetExperimentResponse\"\'\x90\x02\x01\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/experiments/{experiment}\x12\x90\x01\n\x0fListExperiments\x12/.penstock.experiments.v1.ListExperimentsRequest\x1a\x30.penstock.experiments.v1.ListExperimentsResponse\"\x1a\x90\x02\x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/experiments\x12\xa6\x01\n\x0fStartExperiment\x12/.penstock.experiments.v1.StartExperimentRequest\x1a\x30.penstock.experiments.v1.StartExperimentResponse\"0\x90\x02\x02\x82\xd3\xe4\x93\x02\'\"\"/v1/experiments/{experiment}:start:\x01*\x12\xa6\x01\n\x0fPauseExperiment\x12/.penstock.experiments.v1.PauseExperimentRequest\x1a\x30.penstock.experiments.v1.PauseExperimentResponse\"0\x90\x02\x02\x82\xd3\xe4\x93\x02\'\"\"/v1/experiments/{experiment}:pause:\x01*\x12\xa2\x01\n\x0eStopExperiment\x12..penstock.experiments.v1.StopExperimentRequest\x1a/.penstock.experiments.v1.StopExperimentResponse\"/\x90\x02\x02\x82\xd3\xe4\x93\x02&\"!/v1/experiments/{experiment}:stop:\x01*\x12\xb7\x01\n\x15ListExperimentChanges\x12\x35.penstock.experiments.v1.ListExperimentChangesRequest\x1a\x36.penstock.experiments.v1.ListExperimentChangesResponse\"/\x90\x02\x01\x82\xd3\xe4\x93\x02&\x12$/v1/experiments/{experiment}/changesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,8 +46,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTEXPERIMENTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\004'
   _globals['_STARTEXPERIMENTREQUEST'].fields_by_name['experiment']._loaded_options = None
   _globals['_STARTEXPERIMENTREQUEST'].fields_by_name['experiment']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030@'
+  _globals['_STARTEXPERIMENTREQUEST'].fields_by_name['why']._loaded_options = None
+  _globals['_STARTEXPERIMENTREQUEST'].fields_by_name['why']._serialized_options = b'\272H\005r\003\030\200\010'
   _globals['_STOPEXPERIMENTREQUEST'].fields_by_name['experiment']._loaded_options = None
   _globals['_STOPEXPERIMENTREQUEST'].fields_by_name['experiment']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030@'
+  _globals['_STOPEXPERIMENTREQUEST'].fields_by_name['why']._loaded_options = None
+  _globals['_STOPEXPERIMENTREQUEST'].fields_by_name['why']._serialized_options = b'\272H\005r\003\030\200\010'
+  _globals['_PAUSEEXPERIMENTREQUEST'].fields_by_name['experiment']._loaded_options = None
+  _globals['_PAUSEEXPERIMENTREQUEST'].fields_by_name['experiment']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030@'
+  _globals['_PAUSEEXPERIMENTREQUEST'].fields_by_name['why']._loaded_options = None
+  _globals['_PAUSEEXPERIMENTREQUEST'].fields_by_name['why']._serialized_options = b'\272H\005r\003\030\200\010'
+  _globals['_LISTEXPERIMENTCHANGESREQUEST'].fields_by_name['experiment']._loaded_options = None
+  _globals['_LISTEXPERIMENTCHANGESREQUEST'].fields_by_name['experiment']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030@'
+  _globals['_LISTEXPERIMENTCHANGESREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTEXPERIMENTCHANGESREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\372\001(\000'
+  _globals['_LISTEXPERIMENTCHANGESREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTEXPERIMENTCHANGESREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\004'
   _globals['_EXPERIMENTSERVICE'].methods_by_name['CreateExperiment']._loaded_options = None
   _globals['_EXPERIMENTSERVICE'].methods_by_name['CreateExperiment']._serialized_options = b'\202\323\344\223\002\035\"\017/v1/experiments:\nexperiment'
   _globals['_EXPERIMENTSERVICE'].methods_by_name['GetExperiment']._loaded_options = None
@@ -56,8 +70,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPERIMENTSERVICE'].methods_by_name['ListExperiments']._serialized_options = b'\220\002\001\202\323\344\223\002\021\022\017/v1/experiments'
   _globals['_EXPERIMENTSERVICE'].methods_by_name['StartExperiment']._loaded_options = None
   _globals['_EXPERIMENTSERVICE'].methods_by_name['StartExperiment']._serialized_options = b'\220\002\002\202\323\344\223\002\'\"\"/v1/experiments/{experiment}:start:\001*'
+  _globals['_EXPERIMENTSERVICE'].methods_by_name['PauseExperiment']._loaded_options = None
+  _globals['_EXPERIMENTSERVICE'].methods_by_name['PauseExperiment']._serialized_options = b'\220\002\002\202\323\344\223\002\'\"\"/v1/experiments/{experiment}:pause:\001*'
   _globals['_EXPERIMENTSERVICE'].methods_by_name['StopExperiment']._loaded_options = None
   _globals['_EXPERIMENTSERVICE'].methods_by_name['StopExperiment']._serialized_options = b'\220\002\002\202\323\344\223\002&\"!/v1/experiments/{experiment}:stop:\001*'
+  _globals['_EXPERIMENTSERVICE'].methods_by_name['ListExperimentChanges']._loaded_options = None
+  _globals['_EXPERIMENTSERVICE'].methods_by_name['ListExperimentChanges']._serialized_options = b'\220\002\001\202\323\344\223\002&\022$/v1/experiments/{experiment}/changes'
   _globals['_CREATEEXPERIMENTREQUEST']._serialized_start=183
   _globals['_CREATEEXPERIMENTREQUEST']._serialized_end=330
   _globals['_CREATEEXPERIMENTRESPONSE']._serialized_start=332
@@ -71,13 +89,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTEXPERIMENTSRESPONSE']._serialized_start=703
   _globals['_LISTEXPERIMENTSRESPONSE']._serialized_end=839
   _globals['_STARTEXPERIMENTREQUEST']._serialized_start=841
-  _globals['_STARTEXPERIMENTREQUEST']._serialized_end=912
-  _globals['_STARTEXPERIMENTRESPONSE']._serialized_start=914
-  _globals['_STARTEXPERIMENTRESPONSE']._serialized_end=1008
-  _globals['_STOPEXPERIMENTREQUEST']._serialized_start=1010
-  _globals['_STOPEXPERIMENTREQUEST']._serialized_end=1080
-  _globals['_STOPEXPERIMENTRESPONSE']._serialized_start=1082
-  _globals['_STOPEXPERIMENTRESPONSE']._serialized_end=1175
-  _globals['_EXPERIMENTSERVICE']._serialized_start=1178
-  _globals['_EXPERIMENTSERVICE']._serialized_end=1991
+  _globals['_STARTEXPERIMENTREQUEST']._serialized_end=940
+  _globals['_STARTEXPERIMENTRESPONSE']._serialized_start=942
+  _globals['_STARTEXPERIMENTRESPONSE']._serialized_end=1036
+  _globals['_STOPEXPERIMENTREQUEST']._serialized_start=1038
+  _globals['_STOPEXPERIMENTREQUEST']._serialized_end=1136
+  _globals['_STOPEXPERIMENTRESPONSE']._serialized_start=1138
+  _globals['_STOPEXPERIMENTRESPONSE']._serialized_end=1231
+  _globals['_PAUSEEXPERIMENTREQUEST']._serialized_start=1233
+  _globals['_PAUSEEXPERIMENTREQUEST']._serialized_end=1332
+  _globals['_PAUSEEXPERIMENTRESPONSE']._serialized_start=1334
+  _globals['_PAUSEEXPERIMENTRESPONSE']._serialized_end=1428
+  _globals['_LISTEXPERIMENTCHANGESREQUEST']._serialized_start=1431
+  _globals['_LISTEXPERIMENTCHANGESREQUEST']._serialized_end=1590
+  _globals['_LISTEXPERIMENTCHANGESRESPONSE']._serialized_start=1593
+  _globals['_LISTEXPERIMENTCHANGESRESPONSE']._serialized_end=1733
+  _globals['_EXPERIMENTSERVICE']._serialized_start=1736
+  _globals['_EXPERIMENTSERVICE']._serialized_end=2904
 # @@protoc_insertion_point(module_scope)

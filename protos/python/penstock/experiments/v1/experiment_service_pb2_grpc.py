@@ -55,10 +55,20 @@ class ExperimentServiceStub(object):
                 request_serializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.StartExperimentRequest.SerializeToString,
                 response_deserializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.StartExperimentResponse.FromString,
                 _registered_method=True)
+        self.PauseExperiment = channel.unary_unary(
+                '/penstock.experiments.v1.ExperimentService/PauseExperiment',
+                request_serializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.PauseExperimentRequest.SerializeToString,
+                response_deserializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.PauseExperimentResponse.FromString,
+                _registered_method=True)
         self.StopExperiment = channel.unary_unary(
                 '/penstock.experiments.v1.ExperimentService/StopExperiment',
                 request_serializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.StopExperimentRequest.SerializeToString,
                 response_deserializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.StopExperimentResponse.FromString,
+                _registered_method=True)
+        self.ListExperimentChanges = channel.unary_unary(
+                '/penstock.experiments.v1.ExperimentService/ListExperimentChanges',
+                request_serializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.ListExperimentChangesRequest.SerializeToString,
+                response_deserializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.ListExperimentChangesResponse.FromString,
                 _registered_method=True)
 
 
@@ -89,8 +99,16 @@ class ExperimentServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def StartExperiment(self, request, context):
-        """Starts assigning. Starting a running experiment changes nothing.
+        """Starts assigning, or goes on with it after a pause. Starting a running experiment changes nothing.
         Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) once stopped.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseExperiment(self, request, context):
+        """Stops assigning until the experiment is started again. Pausing a paused experiment changes nothing.
+        Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) in DRAFT and once stopped.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -99,6 +117,13 @@ class ExperimentServiceServicer(object):
     def StopExperiment(self, request, context):
         """Stops assigning for good. Stopping a stopped experiment changes nothing.
         Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) in DRAFT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListExperimentChanges(self, request, context):
+        """Lists what was done to an experiment, oldest first: who, when, why. Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,10 +152,20 @@ def add_ExperimentServiceServicer_to_server(servicer, server):
                     request_deserializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.StartExperimentRequest.FromString,
                     response_serializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.StartExperimentResponse.SerializeToString,
             ),
+            'PauseExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseExperiment,
+                    request_deserializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.PauseExperimentRequest.FromString,
+                    response_serializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.PauseExperimentResponse.SerializeToString,
+            ),
             'StopExperiment': grpc.unary_unary_rpc_method_handler(
                     servicer.StopExperiment,
                     request_deserializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.StopExperimentRequest.FromString,
                     response_serializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.StopExperimentResponse.SerializeToString,
+            ),
+            'ListExperimentChanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListExperimentChanges,
+                    request_deserializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.ListExperimentChangesRequest.FromString,
+                    response_serializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.ListExperimentChangesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -253,6 +288,33 @@ class ExperimentService(object):
             _registered_method=True)
 
     @staticmethod
+    def PauseExperiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.experiments.v1.ExperimentService/PauseExperiment',
+            penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.PauseExperimentRequest.SerializeToString,
+            penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.PauseExperimentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def StopExperiment(request,
             target,
             options=(),
@@ -269,6 +331,33 @@ class ExperimentService(object):
             '/penstock.experiments.v1.ExperimentService/StopExperiment',
             penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.StopExperimentRequest.SerializeToString,
             penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.StopExperimentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListExperimentChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.experiments.v1.ExperimentService/ListExperimentChanges',
+            penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.ListExperimentChangesRequest.SerializeToString,
+            penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.ListExperimentChangesResponse.FromString,
             options,
             channel_credentials,
             insecure,

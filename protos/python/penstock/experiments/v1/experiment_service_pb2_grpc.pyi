@@ -42,13 +42,19 @@ class ExperimentServiceStub:
     ListExperiments: _grpc.UnaryUnaryMultiCallable[_experiment_service_pb2.ListExperimentsRequest, _experiment_service_pb2.ListExperimentsResponse]
     """Lists experiments, newest first."""
     StartExperiment: _grpc.UnaryUnaryMultiCallable[_experiment_service_pb2.StartExperimentRequest, _experiment_service_pb2.StartExperimentResponse]
-    """Starts assigning. Starting a running experiment changes nothing.
+    """Starts assigning, or goes on with it after a pause. Starting a running experiment changes nothing.
     Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) once stopped.
+    """
+    PauseExperiment: _grpc.UnaryUnaryMultiCallable[_experiment_service_pb2.PauseExperimentRequest, _experiment_service_pb2.PauseExperimentResponse]
+    """Stops assigning until the experiment is started again. Pausing a paused experiment changes nothing.
+    Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) in DRAFT and once stopped.
     """
     StopExperiment: _grpc.UnaryUnaryMultiCallable[_experiment_service_pb2.StopExperimentRequest, _experiment_service_pb2.StopExperimentResponse]
     """Stops assigning for good. Stopping a stopped experiment changes nothing.
     Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) in DRAFT.
     """
+    ListExperimentChanges: _grpc.UnaryUnaryMultiCallable[_experiment_service_pb2.ListExperimentChangesRequest, _experiment_service_pb2.ListExperimentChangesResponse]
+    """Lists what was done to an experiment, oldest first: who, when, why. Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND)."""
 
 @_typing.type_check_only
 class ExperimentServiceAsyncStub(ExperimentServiceStub):
@@ -64,13 +70,19 @@ class ExperimentServiceAsyncStub(ExperimentServiceStub):
     ListExperiments: _aio.UnaryUnaryMultiCallable[_experiment_service_pb2.ListExperimentsRequest, _experiment_service_pb2.ListExperimentsResponse]  # type: ignore[assignment]
     """Lists experiments, newest first."""
     StartExperiment: _aio.UnaryUnaryMultiCallable[_experiment_service_pb2.StartExperimentRequest, _experiment_service_pb2.StartExperimentResponse]  # type: ignore[assignment]
-    """Starts assigning. Starting a running experiment changes nothing.
+    """Starts assigning, or goes on with it after a pause. Starting a running experiment changes nothing.
     Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) once stopped.
+    """
+    PauseExperiment: _aio.UnaryUnaryMultiCallable[_experiment_service_pb2.PauseExperimentRequest, _experiment_service_pb2.PauseExperimentResponse]  # type: ignore[assignment]
+    """Stops assigning until the experiment is started again. Pausing a paused experiment changes nothing.
+    Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) in DRAFT and once stopped.
     """
     StopExperiment: _aio.UnaryUnaryMultiCallable[_experiment_service_pb2.StopExperimentRequest, _experiment_service_pb2.StopExperimentResponse]  # type: ignore[assignment]
     """Stops assigning for good. Stopping a stopped experiment changes nothing.
     Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) in DRAFT.
     """
+    ListExperimentChanges: _aio.UnaryUnaryMultiCallable[_experiment_service_pb2.ListExperimentChangesRequest, _experiment_service_pb2.ListExperimentChangesResponse]  # type: ignore[assignment]
+    """Lists what was done to an experiment, oldest first: who, when, why. Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND)."""
 
 class ExperimentServiceServicer(metaclass=_abc_1.ABCMeta):
     """Creates experiments and moves them through their life."""
@@ -107,8 +119,18 @@ class ExperimentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _experiment_service_pb2.StartExperimentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_experiment_service_pb2.StartExperimentResponse, _abc.Awaitable[_experiment_service_pb2.StartExperimentResponse]]:
-        """Starts assigning. Starting a running experiment changes nothing.
+        """Starts assigning, or goes on with it after a pause. Starting a running experiment changes nothing.
         Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) once stopped.
+        """
+
+    @_abc_1.abstractmethod
+    def PauseExperiment(
+        self,
+        request: _experiment_service_pb2.PauseExperimentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_experiment_service_pb2.PauseExperimentResponse, _abc.Awaitable[_experiment_service_pb2.PauseExperimentResponse]]:
+        """Stops assigning until the experiment is started again. Pausing a paused experiment changes nothing.
+        Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) in DRAFT and once stopped.
         """
 
     @_abc_1.abstractmethod
@@ -120,5 +142,13 @@ class ExperimentServiceServicer(metaclass=_abc_1.ABCMeta):
         """Stops assigning for good. Stopping a stopped experiment changes nothing.
         Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) in DRAFT.
         """
+
+    @_abc_1.abstractmethod
+    def ListExperimentChanges(
+        self,
+        request: _experiment_service_pb2.ListExperimentChangesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_experiment_service_pb2.ListExperimentChangesResponse, _abc.Awaitable[_experiment_service_pb2.ListExperimentChangesResponse]]:
+        """Lists what was done to an experiment, oldest first: who, when, why. Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND)."""
 
 def add_ExperimentServiceServicer_to_server(servicer: ExperimentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
