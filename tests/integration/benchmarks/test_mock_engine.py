@@ -9,7 +9,7 @@ import pytest
 from benchmarks.gateway_latency import Way, drive, mock_engine
 
 BODY = {"model": "mock", "messages": [{"role": "user", "content": "tokens=7"}]}
-PACED = {"model": "mock", "messages": [{"role": "user", "content": "tokens=5 period_ms=10"}], "stream": True}
+PACED: dict[str, object] = {"model": "mock", "messages": [{"role": "user", "content": "tokens=5 period_ms=10"}], "stream": True}
 
 
 def way(engine: str, body: dict[str, object], expect: str) -> Way:
