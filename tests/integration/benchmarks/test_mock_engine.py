@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.gateway_latency import Way, drive, mock_engine
 
-BODY = {"model": "mock", "messages": [{"role": "user", "content": "tokens=7"}]}
+BODY: dict[str, object] = {"model": "mock", "messages": [{"role": "user", "content": "tokens=7"}]}
 PACED: dict[str, object] = {"model": "mock", "messages": [{"role": "user", "content": "tokens=5 period_ms=10"}], "stream": True}
 
 
