@@ -145,7 +145,6 @@ class Resident:
         """A stream for one generation, which `cut` ends."""
         stream = Stream()
         self._streams.add(stream)
-        self._used_at = time.time()
         try:
             yield stream
         finally:
@@ -160,6 +159,7 @@ class Resident:
             except Failure as failure:
                 stream.tell(failure)
 
+        self._used_at = time.time()
         return asyncio.get_running_loop().run_in_executor(self._executor, work)
 
     async def embed(self, inputs: Sequence[str]) -> Embeddings:
