@@ -27,10 +27,17 @@ def compute(question: PowerQuestion) -> PowerAnswer:
     Raises:
         NoAnswerError: there is none.
     """
+    baseline, effect = question.baseline, question.minimal_effect
+    if baseline is not None and effect is not None and baseline + effect >= 1:
+        raise NoAnswerError(f"minimal_effect: baseline plus it is {baseline + effect:g}; a share stays below 1")
+    problem = "minimal_effect: the numbers are too close to 0, or too large, to compute with"
     try:
-        return _found(question)
+        found = _found(question)
     except (ArithmeticError, ValueError) as error:
-        raise NoAnswerError("minimal_effect: the numbers are too close to 0, or too large, to compute with") from error
+        raise NoAnswerError(problem) from error
+    if not all(map(math.isfinite, (found.units, found.minimal_effect, found.power))):
+        raise NoAnswerError(problem)
+    return found
 
 
 def _found(question: PowerQuestion) -> PowerAnswer:
@@ -39,8 +46,6 @@ def _found(question: PowerQuestion) -> PowerAnswer:
         return PowerAnswer(units, effect, power(question, units, effect))
     wanted = _USUAL_POWER if question.power is None else question.power
     if effect is not None:
-        if question.baseline is not None and question.baseline + effect >= 1:
-            raise NoAnswerError(f"minimal_effect: baseline plus it is {question.baseline + effect:g}; a share stays below 1")
         found = _solve(lambda size: power(question, size, effect) - wanted, _FEWEST / min(question.ratio, 1.0), _MOST)
         return PowerAnswer(found, effect, power(question, found, effect))
     if units is None:

@@ -59,6 +59,8 @@ def test_more_units_have_more_power(question: PowerQuestion) -> None:
     ("question", "field"),
     [
         (PowerQuestion(baseline=0.9, minimal_effect=0.1), "minimal_effect"),
+        (PowerQuestion(baseline=0.9, minimal_effect=0.2, units=100), "minimal_effect"),
+        (PowerQuestion(standard_deviation=1e305, units=100), "minimal_effect"),
         (PowerQuestion(baseline=0.5, units=2, power=0.9999, significance=0.0001, ratio=0.001), "power"),
         (PowerQuestion(standard_deviation=1e300, minimal_effect=1e-300), "power"),
     ],
