@@ -12,7 +12,8 @@ import Stemmer  # type: ignore[import-not-found] # a C module without types
 HAN: Final = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+")
 CYRILLIC: Final = re.compile(r"[\u0400-\u04ff]")
 LATIN: Final = re.compile(r"[a-zA-Z]")
-TOKEN: Final = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+|[^\W_]+(?:['’][^\W_]+)?")
+# An identifier such as `rpc_seconds` is one term: its parts are no words of the sentence.
+TOKEN: Final = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+|[^\W_]+(?:['’][^\W_]+|(?:_+[^\W_]+)+)?")
 
 ENGLISH_STOP_WORDS: Final = """
     a an the and or but if then than so of to in on at by for with from as into about over under after before
