@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from services.inference.engines.safetensors_file import Tensor
 
+# Seconds after which there may be room on the disk.
+_ROOM_SECONDS: Final = 60.0
 _OUTSIDE: Final = {
     "model.embed_tokens.weight": "token_embd.weight",
     "model.norm.weight": "output_norm.weight",
@@ -71,13 +73,13 @@ def convert(folder: Path, target: Path, told: Callable[[int, int], None], is_aba
 
 
 def room_for(folder: Path, target: Path) -> None:
-    """Raises ENGINE_UNAVAILABLE where the disk has no room for what converting would write."""
+    """Raises ENGINE_UNAVAILABLE, for now, where the disk has no room for what converting would write."""
     needed = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     target.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(target.parent).free
     if free < needed:
         message = f"model: {folder.name} needs {needed} bytes on the disk of DATA_DIR to be converted; {free} are free"
-        raise Failure(Reason.ENGINE_UNAVAILABLE, message, metadata={"model": folder.name})
+        raise Failure(Reason.ENGINE_UNAVAILABLE, message, metadata={"model": folder.name}, retry_after=_ROOM_SECONDS)
 
 
 def _write(folder: Path, path: Path, told: Callable[[int, int], None], is_abandoned: Callable[[], bool]) -> None:

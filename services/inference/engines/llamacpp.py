@@ -87,6 +87,11 @@ class LlamaCppEngine:
     async def models(self) -> Sequence[Model]:
         """The models of the folder as it is now, in the order of their names."""
         self._files = await asyncio.to_thread(scan, self._folder, self._files)
+        for name, resident in list(self._residents.items()):
+            if resident.file != self._files.get(name) and not resident.users and resident.is_settled():
+                await resident.leave()  # what it was loaded from is gone
+                if self._residents.get(name) is resident:
+                    del self._residents[name]
         return tuple(self._described(name, file) for name, file in sorted(self._files.items()))
 
     def now(self, model: Model) -> Model:
@@ -137,6 +142,9 @@ class LlamaCppEngine:
                 f"keep_alive: {model} stays until it is unloaded or its memory is needed; only models of ollama have a time"
             )
             raise Failure(Reason.MODEL_CAPABILITY_MISSING, message, metadata={"model": model})
+        there = self._residents.get(model)
+        if there is not None and there.state is ModelState.FAILED:
+            there.is_current = False  # who asks for it by name wants it tried again
         resident = await self._resident(model, options.device)
         with resident.used():
             async for progress in resident.watch():
@@ -275,7 +283,8 @@ class LlamaCppEngine:
             gguf_conversion.convert(file.path, target, tell, is_abandoned)
         except OSError as error:
             message = f"model: {file.name} cannot be converted into the folder DATA_DIR: {error.strerror}"
-            raise Failure(Reason.ENGINE_UNAVAILABLE, message, metadata={"model": file.name}) from error
+            facts = {"model": file.name}
+            raise Failure(Reason.ENGINE_UNAVAILABLE, message, metadata=facts, retry_after=_RETRY_SECONDS) from error
         return target
 
     def _delete(self, file: ModelFile) -> None:

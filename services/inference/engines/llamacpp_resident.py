@@ -199,11 +199,15 @@ class Resident:
                 self._executor, opening, self._tell_from_thread(), self._abandoned.is_set
             )
         except Failure as failure:
-            self._executor.shutdown(wait=False)
-            self._memory.leave(self)
-            self.is_current = self.is_current and failure.reason is Reason.ENGINE_UNAVAILABLE
+            # What is wrong with the file stays so until it changes; all else may pass.
+            stays = failure.reason is Reason.ENGINE_UNAVAILABLE and failure.retry_after is None
+            self.is_current = self.is_current and stays
             self._memory.observe(self.name, time.monotonic() - began, failure.reason)
             raise
+        finally:
+            if self._model is None:
+                self._executor.shutdown(wait=False)
+                self._memory.leave(self)
         if self._abandoned.is_set():
             await asyncio.to_thread(self._free)
             self._memory.leave(self)

@@ -238,6 +238,41 @@ async def test_a_damaged_file_is_listed_as_such(folder: Path) -> None:
         with pytest.raises(Failure) as unloading:
             await engine.unload("half", force=False)
         assert unloading.value.reason is Reason.MODEL_NOT_LOADED
+        failed = engine._residents["half"]
+        with pytest.raises(Failure):
+            await collect(engine.generate(asking("half")))
+        assert engine._residents["half"] is failed  # a request does not try it again
+        with pytest.raises(Failure):
+            await load(engine, "half")
+        assert engine._residents["half"] is not failed  # but who asks for the load does
+
+
+async def test_a_model_whose_file_goes_or_changes_leaves_memory_when_it_is_idle(folder: Path) -> None:
+    memory = Memory()
+    async with engine_in(folder, memory) as engine:
+        await load(engine, "a")
+        await load(engine, "b")
+        (folder / "a.gguf").unlink()
+        async with aclosing(engine.generate(asking("b", 1900))) as events:
+            await anext(events)
+            (folder / "b.gguf").unlink()
+            assert set(await states(engine)) == {"c"}
+            assert "a" not in engine._residents
+            assert isinstance(await anext(events), Delta)  # what is in use stays
+        await engine.models()
+        assert memory.expected_bytes == 0
+
+
+async def test_a_disk_without_room_is_tried_again(tmp_path: Path) -> None:
+    tiny_llama_hf.build(tmp_path, "hf")
+    (tmp_path / ".converted").write_text("a file stands in the folder's place")
+    async with engine_in(tmp_path) as engine:
+        with pytest.raises(Failure) as caught:
+            await load(engine, "hf")
+        assert caught.value.retry_after is not None
+        (tmp_path / ".converted").unlink()
+        text, _, _ = await collect(engine.generate(asking("hf")))
+        assert text
 
 
 async def test_deleting_removes_the_file_and_the_model(engine: LlamaCppEngine, folder: Path) -> None:

@@ -97,7 +97,7 @@ class _ModelStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelState
     MODEL_STATE_LOADING: _ModelState.ValueType  # 4
     """On its way into memory; requests wait for it."""
     MODEL_STATE_FAILED: _ModelState.ValueType  # 5
-    """Its file cannot be loaded. A request for it is told why; it is tried again once the file changes."""
+    """Its file cannot be loaded. A request for it is told why; it is tried again once the file changes, or by LoadModel."""
 
 class ModelState(_ModelState, metaclass=_ModelStateEnumTypeWrapper):
     """Whether a model can be used right now."""
@@ -113,7 +113,7 @@ MODEL_STATE_UNREACHABLE: ModelState.ValueType  # 3
 MODEL_STATE_LOADING: ModelState.ValueType  # 4
 """On its way into memory; requests wait for it."""
 MODEL_STATE_FAILED: ModelState.ValueType  # 5
-"""Its file cannot be loaded. A request for it is told why; it is tried again once the file changes."""
+"""Its file cannot be loaded. A request for it is told why; it is tried again once the file changes, or by LoadModel."""
 Global___ModelState: _TypeAlias = ModelState  # noqa: Y015
 
 class _Device:
