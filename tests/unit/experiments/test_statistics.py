@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -109,9 +109,12 @@ def test_a_baseline_near_zero_has_no_relative_difference() -> None:
     assert effect(zeros, variant).relative is Uncomputable.ZERO_BASELINE
 
 
-values = st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=20)
+# To three places: squares of much smaller numbers vanish, and with them the laws.
+values = st.lists(st.floats(-1e6, 1e6).map(lambda value: round(value, 3)), min_size=2, max_size=20)
 
 
+# A busy machine is slow at times.
+@settings(deadline=None)
 @given(values, values, st.floats(1e-3, 1e3))
 def test_laws_of_a_comparison(first: list[float], second: list[float], scale: float) -> None:
     one, other = estimate(Kind.MEAN, single(first)), estimate(Kind.MEAN, single(second))
@@ -163,6 +166,7 @@ def test_corrections_of_a_known_case() -> None:
     assert adjust(Correction.BENJAMINI_HOCHBERG, p_values) == pytest.approx([0.02, 0.04, 0.04, 0.02])
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=12))
 def test_laws_of_corrections(p_values: list[float]) -> None:
     holm, hochberg = adjust(Correction.HOLM, p_values), adjust(Correction.BENJAMINI_HOCHBERG, p_values)
