@@ -94,6 +94,7 @@ class Backend(
         self.metadata: list[dict[str, Any]] = []
         self.deadlines: list[float | None] = []
         self.failures: list[tuple[grpc.StatusCode, str]] = []
+        self.asked = asyncio.Event()
         self.cancelled = asyncio.Event()
         self.events: list[Stream] = []
         self.hang = False
@@ -102,6 +103,7 @@ class Backend(
 
     async def _enter(self, request: Any, context: Any) -> None:
         self.requests.append(request)
+        self.asked.set()
         self.metadata.append(dict(context.invocation_metadata()))
         self.deadlines.append(context.time_remaining())
         if self.pass_first:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import pty
+import signal
+import sys
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -258,3 +262,31 @@ async def test_a_server_that_is_not_there(penstock: Any) -> None:
     done = await penstock("health", url=url)
     assert done.exit_code == 5
     assert done.stdout.count("fails") == 3
+
+
+async def test_ctrl_c_stops_the_answer_and_not_the_conversation(address: str, backend: Backend) -> None:
+    backend.hang = True
+    terminal, stdin = pty.openpty()
+    try:
+        chat = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-c", "from penstock.cli import main; main()", "chat", "-c", "docs", "--url", address),
+            stdin=stdin,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        os.write(terminal, b"why\n")
+        async with asyncio.timeout(20):
+            await backend.asked.wait()
+            await asyncio.sleep(0.1)
+            chat.send_signal(signal.SIGINT)
+            await asyncio.wait_for(backend.cancelled.wait(), 2)
+            backend.hang = False
+            os.write(terminal, b"and now\n/quit\n")
+            out, told = await chat.communicate()
+    finally:
+        os.close(terminal)
+        os.close(stdin)
+    assert chat.returncode == 0
+    assert b"stopped" in told
+    assert b"about and now" in out
