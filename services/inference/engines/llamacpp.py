@@ -10,6 +10,7 @@ from services.chassis.errors import Failure, Reason
 from services.inference.engine import Capability, Device, Model, ModelState, UsageSource
 from services.inference.engines import memory as freed
 from services.inference.engines.chat_template import has_tools
+from services.inference.engines.llamacpp_converted import ConvertedFiles
 from services.inference.engines.llamacpp_files import ModelFile, scan
 from services.inference.engines.llamacpp_model import LlamaCppModel, has_cuda
 from services.inference.engines.llamacpp_resident import Resident
@@ -66,7 +67,7 @@ class LlamaCppEngine:
         threads: int | None = None,
     ) -> None:
         self._folder = models_dir
-        self._converted = converted_dir or models_dir / ".converted"
+        self._converted = ConvertedFiles(converted_dir or models_dir / ".converted")
         self._memory = memory or Memory()
         self._parallel = parallel
         self._context_tokens = context_tokens
@@ -255,7 +256,7 @@ class LlamaCppEngine:
         context, threads, parallel = self._context_of(file), self._threads, self._parallel
 
         def open_(told: Callable[[Progress], None], is_abandoned: Callable[[], bool]) -> LlamaCppModel:
-            path = self._convert(file, told, is_abandoned) if file.is_converted else file.path
+            path = self._converted.path_of(file, told, is_abandoned) if file.is_converted else file.path
             told(Progress(Stage.LOADING, 0, file.size))
             model = LlamaCppModel(
                 path, file.header, name=file.name, parallel=parallel, context_tokens=context, threads=threads, device=device
@@ -265,41 +266,13 @@ class LlamaCppEngine:
 
         return open_
 
-    def _convert(self, file: ModelFile, told: Callable[[Progress], None], is_abandoned: Callable[[], bool]) -> Path:
-        """The GGUF file that was made of the folder as it stands; those of earlier states of it are deleted."""
-        target = self._converted / f"{file.name}.{file.size}.{file.changed}.gguf"
-        if target.exists():
-            return target
-        # It takes 10 MiB that those who only have GGUF files need not pay.
-        from services.inference.engines import gguf_conversion  # noqa: PLC0415
-
-        def tell(done: int, total: int) -> None:
-            told(Progress(Stage.CONVERTING, done, total))
-
-        try:
-            self._delete_converted(file.name)
-            gguf_conversion.room_for(file.path, target)
-            tell(0, file.size)
-            gguf_conversion.convert(file.path, target, tell, is_abandoned)
-        except OSError as error:
-            message = f"model: {file.name} cannot be converted into the folder DATA_DIR: {error.strerror}"
-            facts = {"model": file.name}
-            raise Failure(Reason.ENGINE_UNAVAILABLE, message, metadata=facts, retry_after=_RETRY_SECONDS) from error
-        return target
-
     def _delete(self, file: ModelFile) -> None:
         for path in file.parts():
             path.unlink(missing_ok=True)
         if file.is_converted:
-            self._delete_converted(file.name)
+            self._converted.delete(file.name)
             if not any(file.path.iterdir()):
                 file.path.rmdir()
-
-    def _delete_converted(self, name: str) -> None:
-        if self._converted.is_dir():
-            for path in self._converted.iterdir():
-                if path.name.rsplit(".", 3)[0] == name:
-                    path.unlink(missing_ok=True)
 
 
 def _capabilities(file: ModelFile) -> tuple[Capability, ...]:
