@@ -5,14 +5,25 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from services.chassis.errors import Failure, Reason
-from services.inference import dimensions
-from services.inference.engine import Capability, Device, Files, Model, ModelState, Residence
+from services.inference.engine import Capability, Device, Model
+from services.inference.engines.ollama_format import (
+    NAME,
+    Running,
+    Shown,
+    Step,
+    Tag,
+    decode_running,
+    decode_shown,
+    decode_step,
+    decode_tags,
+    decode_version,
+    model_of,
+)
 from services.inference.engines.remote import Limits, RemoteServer, refused_in_stream, unavailable
 from services.inference.lifecycle import Progress, Stage
 
@@ -21,74 +32,14 @@ if TYPE_CHECKING:
 
     from services.inference.lifecycle import LoadOptions
 
-NAME: Final = "ollama"
 # Seconds for which what is loaded, and what a model can do, is taken as known; a change made from here is seen at once.
 STATUS_SECONDS: Final = 30.0
 _LOGPROBS_SINCE: Final = [0, 12, 11]
-_CAPABILITIES: Final = {
-    "completion": Capability.GENERATION,
-    "embedding": Capability.EMBEDDING,
-    "tools": Capability.TOOLS,
-    "vision": Capability.IMAGES,
-}
 # A large model takes its time to load, and to be verified after it has been fetched.
 _PATIENT: Final = Limits(connect=2.0, first_token=600.0, inter_token=600.0)
 # Seconds in which a model is gone that was told to go, unless requests keep it.
 _GONE_SECONDS: Final = 10.0
 _ABSENT: Final = re.compile(r"not found|does not exist|no such", re.IGNORECASE)
-
-
-class _Details(msgspec.Struct):
-    format: str = ""
-    family: str = ""
-    parameter_size: str = ""
-    quantization_level: str = ""
-
-
-class _Tag(msgspec.Struct):
-    name: str
-    digest: str = ""
-    size: int = 0
-    modified_at: str = ""
-    details: _Details = msgspec.field(default_factory=_Details)
-
-
-class _Tags(msgspec.Struct):
-    models: list[_Tag] = []
-
-
-class _Shown(msgspec.Struct):
-    capabilities: list[str] | None = None
-    model_info: dict[str, Any] | None = None
-
-
-class _Version(msgspec.Struct):
-    version: str = ""
-
-
-class _Running(msgspec.Struct):
-    name: str
-    size: int = 0
-    size_vram: int = 0
-
-
-class _RunningAll(msgspec.Struct):
-    models: list[_Running] = []
-
-
-class _Step(msgspec.Struct):
-    status: str = ""
-    digest: str = ""
-    total: int = 0
-    completed: int = 0
-    error: Any = None
-
-
-_decode_version = msgspec.json.Decoder(_Version).decode
-_decode_tags = msgspec.json.Decoder(_Tags).decode
-_decode_shown = msgspec.json.Decoder(_Shown).decode
-_decode_running = msgspec.json.Decoder(_RunningAll).decode
-_decode_step = msgspec.json.Decoder(_Step).decode
 
 
 class OllamaModels:
@@ -102,8 +53,8 @@ class OllamaModels:
     def __init__(self, server: RemoteServer, *, keep_alive: str = "") -> None:
         self._server = server
         self._keep_alive = keep_alive_of(keep_alive)
-        self._shown: dict[tuple[str, str], _Shown] = {}
-        self._running: dict[str, _Running] | None = None
+        self._shown: dict[tuple[str, str], Shown] = {}
+        self._running: dict[str, Running] | None = None
         self._asked = 0.0
         self._listed: dict[str, Model] = {}
 
@@ -111,7 +62,7 @@ class OllamaModels:
         """The models that have been pulled, by name."""
         answer = await self._server.get("/api/tags")
         try:
-            tags = _decode_tags(answer).models
+            tags = decode_tags(answer).models
         except msgspec.DecodeError as error:
             raise unavailable(NAME, "its list of models is not in Ollama's format") from error
         running, tells_logprobs = await self._status(), await self._tells_logprobs()
@@ -119,7 +70,7 @@ class OllamaModels:
         # Only what is still there: models come and go for as long as the process lives.
         self._shown = {(tag.name, tag.digest): one for tag, one in zip(tags, shown, strict=True) if one is not None}
         models = [
-            _model(tag, one or _Shown(), running, tells_logprobs=tells_logprobs) for tag, one in zip(tags, shown, strict=True)
+            model_of(tag, one or Shown(), running, tells_logprobs=tells_logprobs) for tag, one in zip(tags, shown, strict=True)
         ]
         self._listed = {model.name: model for model in models if model.capabilities}
         return [self._listed[name] for name in sorted(self._listed)]
@@ -190,24 +141,24 @@ class OllamaModels:
         """Has the server asked anew what is loaded."""
         self._running = None
 
-    async def _status(self) -> dict[str, _Running] | None:
+    async def _status(self) -> dict[str, Running] | None:
         """What is loaded; None where the server is too old to tell."""
         if self._running is None or time.monotonic() - self._asked > STATUS_SECONDS:
             try:
-                running = _decode_running(await self._server.get("/api/ps")).models
+                running = decode_running(await self._server.get("/api/ps")).models
             except (Failure, msgspec.DecodeError):
                 return None
             self._running = {one.name: one for one in running}
             self._asked = time.monotonic()
         return self._running
 
-    async def _show(self, tag: _Tag) -> _Shown | None:
+    async def _show(self, tag: Tag) -> Shown | None:
         """What the list does not tell of a model; asked once for each version of it."""
         known = self._shown.get((tag.name, tag.digest))
         if known is not None:
             return known
         try:
-            return _decode_shown(await self._server.post("/api/show", msgspec.json.encode({"model": tag.name})))
+            return decode_shown(await self._server.post("/api/show", msgspec.json.encode({"model": tag.name})))
         except (Failure, msgspec.DecodeError):
             # Deleted meanwhile, or an older Ollama: the list's own details must do, and the next probe asks again.
             return None
@@ -224,7 +175,7 @@ class OllamaModels:
     async def _tells_logprobs(self) -> bool:
         """Whether it is new enough to tell probabilities; an older one would leave them out without a word."""
         try:
-            version = _decode_version(await self._server.get("/api/version")).version
+            version = decode_version(await self._server.get("/api/version")).version
         except (Failure, msgspec.DecodeError):
             return False
         numbers = [int(number) for number in re.findall(r"\d+", version)[:3]]
@@ -241,65 +192,14 @@ def keep_alive_of(given: str) -> str | int | None:
     return int(given) if re.fullmatch(r"-?\d+", given) else given
 
 
-def _model(tag: _Tag, shown: _Shown, running: dict[str, _Running] | None, *, tells_logprobs: bool) -> Model:
-    told = shown.capabilities if shown.capabilities is not None else _guessed(tag)
-    capabilities = tuple(capability for name, capability in _CAPABILITIES.items() if name in told)
-    if Capability.EMBEDDING in capabilities:
-        capabilities += dimensions.more(tag.name)
-    if Capability.GENERATION in capabilities:
-        capabilities += (Capability.JSON_SCHEMA, Capability.ALTERNATIVES)
-        if tells_logprobs:
-            capabilities += (Capability.LOGPROBS,)
-    info = shown.model_info or {}
-    embeds = Capability.EMBEDDING in capabilities
-    details = " ".join(part for part in (tag.details.parameter_size, tag.details.quantization_level) if part)
-    there = running.get(tag.name) if running is not None else None
-    residence = None
-    if there is not None:
-        # Of memory beside the CPU's it tells how much, not whose.
-        residence = Residence(None if there.size_vram else Device.CPU, there.size)
-    return Model(
-        name=tag.name,
-        engine=NAME,
-        capabilities=capabilities,
-        state=ModelState.UNLOADED if running is not None and there is None else ModelState.READY,
-        context_tokens=_number(info, ".context_length"),
-        dimensions=_number(info, ".embedding_length") if embeds else 0,
-        size_bytes=tag.size,
-        description=f"A model of Ollama ({details})." if details else "A model of Ollama.",
-        fingerprint=f"{NAME}:{tag.digest or tag.name}" if embeds else "",
-        residence=residence,
-        files=Files(tag.details.quantization_level, tag.details.format, updated=_seconds(tag.modified_at)),
-    )
-
-
-def _guessed(tag: _Tag) -> list[str]:
-    """What a model can do where Ollama is too old to say."""
-    return ["embedding"] if "bert" in tag.details.family or "embed" in tag.name else ["completion"]
-
-
-def _number(info: dict[str, Any], suffix: str) -> int:
-    """A number out of the model's metadata, whose keys begin with the architecture."""
-    found = next((value for key, value in info.items() if key.endswith(suffix)), 0)
-    return found if isinstance(found, int) else 0
-
-
-def _seconds(time_told: str) -> float | None:
-    """Seconds since the epoch; Go writes up to nine digits of a second."""
+def _step(line: bytes) -> Step:
     try:
-        return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", time_told)).timestamp()
-    except ValueError:
-        return None
-
-
-def _step(line: bytes) -> _Step:
-    try:
-        return _decode_step(line)
+        return decode_step(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise unavailable(NAME, "it sent a malformed line while it pulled") from error
 
 
-def _progress(step: _Step, layers: dict[str, tuple[int, int]]) -> Progress:
+def _progress(step: Step, layers: dict[str, tuple[int, int]]) -> Progress:
     if step.status.startswith(("verifying", "writing", "removing")):
         return Progress(Stage.VERIFYING)
     return Progress(Stage.DOWNLOADING, sum(done for done, _ in layers.values()), sum(total for _, total in layers.values()))
