@@ -183,9 +183,12 @@ async def test_cancelled_stream_reaches_the_handler(server: Server) -> None:
         break
     call.cancel()
     probe = generation_service_pb2.GenerateRequest(prompt="x", model="cancelled")
-    await asyncio.sleep(0.1)  # the promise: within 100 ms
-    assert (await server.stub.Generate(probe)).text == "1"
-    assert 'code="CANCELLED"' in metrics(server)
+    for _ in range(200):  # tests/faults holds how soon; here it is that it happens at all
+        if (await server.stub.Generate(probe)).text == "1" and 'code="CANCELLED"' in metrics(server):
+            break
+        await asyncio.sleep(0.01)
+    else:
+        pytest.fail("the handler was never told")
 
 
 def metrics(server: Server) -> str:
