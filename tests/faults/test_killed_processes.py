@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PROCESSES = ("retrieval", "inference", "experiments", "gateway", "postgres", "qdrant", "valkey")
 # Long enough for a killed process to be back and working.
-HEALED_SECONDS = 30
+HEALED_SECONDS = 60
 
 
 class Writer(threading.Thread):
