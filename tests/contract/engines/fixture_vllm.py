@@ -56,7 +56,7 @@ def vllm_embedder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @contextmanager
-def serving(model: Path, name: str, folder: Path, *more: str) -> Iterator[str]:
+def serving(model: Path, name: str, folder: Path, *more: str, **variables: str) -> Iterator[str]:
     """Runs vLLM over `model`, under `name`; gives its address once it is ready. Its log is written into `folder`."""
     port = free_port()
     log = folder / "vllm.log"
@@ -69,7 +69,7 @@ def serving(model: Path, name: str, folder: Path, *more: str) -> Iterator[str]:
                 *more,
             ],
             # Variables of ours that begin as vLLM's own do are none of its business.
-            env={key: value for key, value in os.environ.items() if not key.startswith("VLLM_")} | _QUIET,
+            env={key: value for key, value in os.environ.items() if not key.startswith("VLLM_")} | _QUIET | variables,
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
