@@ -1,4 +1,4 @@
-"""Sleeping, waking and adapters of a vLLM server, over one written from its documentation (test_vllm_lifecycle has a real one)."""
+"""Sleeping, waking and adapters of a vLLM server, over one written from its documentation; the lifecycle has a real one."""
 
 from __future__ import annotations
 
