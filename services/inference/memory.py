@@ -184,7 +184,7 @@ def told(size: int) -> str:
     while value >= 1024 and len(units) > 1:  # noqa: PLR2004 - as KiB and its like are defined
         value /= 1024
         units.pop(0)
-    return f"{value:.3g} {units[0]}" if value < 1000 else f"{value:.0f} {units[0]}"  # noqa: PLR2004 - no exponent
+    return f"{value:.3g} {units[0]}" if value < 999 else f"{value:.0f} {units[0]}"  # noqa: PLR2004 - no exponent
 
 
 def size_of(text: str) -> int:

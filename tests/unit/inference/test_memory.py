@@ -6,7 +6,7 @@ import asyncio
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from services.chassis.errors import Failure, Reason
@@ -190,5 +190,6 @@ def test_what_is_no_size_is_refused_with_an_example(text: str) -> None:
 
 
 @given(st.integers(0, 1 << 50))
+@example(1_046_900)
 def test_a_size_that_is_told_can_be_read_back(size: int) -> None:
     assert size_of(told(size)) == pytest.approx(size, rel=0.006)
