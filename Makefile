@@ -116,6 +116,10 @@ protos-check: protos ## Check the protos: format, lint, breaking changes, drift 
 	$(BIN)/buf breaking build/image.binpb --against protos/released.binpb --path penstock
 	git diff --exit-code -- protos services/gateway/api.binpb
 
+.PHONY: docs
+docs: .venv/.dev ## Write docs/how-to/configure.md out of the settings
+	$(BIN)/python -m docs.generate
+
 .PHONY: manifests
 manifests: .venv/.dev ## Validate the Kubernetes manifests offline
 	$(BIN)/python deploy/k8s/validate.py

@@ -16,22 +16,25 @@ class SettingError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One local suite.
+    """One local suite; docs/how-to/configure.md is written out of the descriptions.
 
     A plain dataclass, and not pydantic-settings as in the services: the launcher stays in memory beside the suite for its whole
     life, and this saves 16 MB of it.
     """
 
-    port: int = 8080
-    """The one port users see, 1-65535."""
-    listen_host: str = "127.0.0.1"
-    data_dir: Path = field(default=ROOT / ".penstock")
-    database_url: str = ""
-    """Set: use this PostgreSQL and start none. So with the next four."""
-    redis_url: str = ""
-    qdrant_url: str = ""
-    ollama_base_url: str = ""
-    vllm_base_url: str = ""
+    port: int = field(default=8080, metadata={"description": "the one port for REST, gRPC, gRPC-Web and the console"})
+    listen_host: str = field(
+        default="127.0.0.1", metadata={"description": "address to listen on; off loopback API_KEYS_FILE is needed"}
+    )
+    data_dir: Path = field(default=ROOT / ".penstock", metadata={"description": "folder for all that the suite keeps"})
+    database_url: str = field(default="", metadata={"description": "PostgreSQL to use; empty to start one"})
+    redis_url: str = field(default="", metadata={"description": "Redis to use; empty to start one"})
+    qdrant_url: str = field(default="", metadata={"description": "Qdrant to use; empty to start its engine"})
+    ollama_base_url: str = field(
+        default="",
+        metadata={"description": "Ollama to look for at the start; where empty, inference still asks its usual place"},
+    )
+    vllm_base_url: str = field(default="", metadata={"description": "vLLM to look for at the start; empty for none"})
 
     @property
     def local_host(self) -> str:

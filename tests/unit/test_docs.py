@@ -1,0 +1,24 @@
+"""What the documentation lists is what there is."""
+
+import re
+from pathlib import Path
+
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+from docs.generate import PAGE, page
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_page_of_settings_is_what_the_settings_say() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run `make docs`"
+
+
+def test_the_resource_model_marks_what_is_served_and_nothing_else() -> None:
+    contract = FileDescriptorSet.FromString((ROOT / "services/gateway/api.binpb").read_bytes())
+    files = [file for file in contract.file if file.package.startswith("penstock.")]
+    served = {method.name for file in files for service in file.service for method in service.method}
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    model = text[text.index("## Resource model") : text.index("### Errors")]
+    marked = [name for names in re.findall(r"(?<!\*)\*([^*|\n]+)\*(?!\*)", model) for name in names.split(", ")]
+    assert sorted(marked) == sorted(served)
