@@ -45,7 +45,6 @@ class Supervisor:
         self._logs, self._groups, self._progress, self._changed = logs, groups, progress, changed
         self._lives: dict[str, Life] = {}
         self._keepers: list[asyncio.Task[None]] = []
-        self._stopping = False
 
     @property
     def pids(self) -> dict[str, int]:
@@ -78,7 +77,6 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Stop everything, each process only after those that need it."""
-        self._stopping = True
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)

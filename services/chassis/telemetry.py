@@ -132,9 +132,9 @@ def start_traces(service: str, settings: ServerSettings) -> Callable[[], None]:
     if not settings.otel_exporter_otlp_endpoint:
         return lambda: None
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - costly, see above
-    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - as above
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - as above
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 - as above
 
     provider = TracerProvider(resource=Resource.create({"service.name": f"penstock-{service}"}))
     exporter = OTLPSpanExporter(endpoint=settings.otel_exporter_otlp_endpoint)

@@ -178,8 +178,8 @@ def main() -> None:
 
 def _answer_to(question: Question | PowerQuestion) -> Analysis | PowerAnswer | Refused | Broken:
     # Here and not above: the parent imports this module too, and must stay light.
-    from services.experiments.conclusions import analyse  # noqa: PLC0415
-    from services.experiments.power import NoAnswerError, compute  # noqa: PLC0415
+    from services.experiments.conclusions import analyse  # noqa: PLC0415 - see above
+    from services.experiments.power import NoAnswerError, compute  # noqa: PLC0415 - as above
 
     try:
         return analyse(question) if isinstance(question, Question) else compute(question)

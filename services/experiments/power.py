@@ -71,8 +71,8 @@ def _means(question: PowerQuestion, deviation: float, units: float, effect: floa
     shift = effect / deviation / math.sqrt(1 / units + 1 / others)
     quantile = float(special.stdtrit(freedom, 1 - question.significance / 2))
     # Far out the distribution can't be evaluated, and need not be.
-    upper = 0.0 if shift - quantile > 30 else float(special.nctdtr(freedom, shift, quantile))  # noqa: PLR2004
-    lower = float(special.nctdtr(freedom, shift, -quantile)) if shift < 30 else 0.0  # noqa: PLR2004
+    upper = 0.0 if shift - quantile > 30 else float(special.nctdtr(freedom, shift, quantile))  # noqa: PLR2004 - said above
+    lower = float(special.nctdtr(freedom, shift, -quantile)) if shift < 30 else 0.0  # noqa: PLR2004 - said above
     return 1 - upper + (lower if math.isfinite(lower) else 0.0)
 
 

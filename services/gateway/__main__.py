@@ -57,7 +57,7 @@ def _become_envoy(settings: GatewaySettings, bootstrap: Any) -> int:
     try:
         check = [*command, "--mode", "validate", "--log-level", "error"]
         # The program is the installed Envoy, or the one that the operator names.
-        checked = subprocess.run(check, capture_output=True, text=True, check=False)  # noqa: S603
+        checked = subprocess.run(check, capture_output=True, text=True, check=False)  # noqa: S603 (as said above)
     except OSError as error:
         return _fail(f"Envoy's program {program} cannot be run: {error.strerror}; set ENVOY_PATH to one that can")
     if checked.returncode != 0:

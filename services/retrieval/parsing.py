@@ -143,18 +143,18 @@ def _read(content: str | bytes, kind: str) -> Reading:
             from services.retrieval.readers import pdf  # noqa: PLC0415 - see above
 
             return pdf.read(content)
-        from services.retrieval.readers import docx  # noqa: PLC0415
+        from services.retrieval.readers import docx  # noqa: PLC0415 - as above
 
         return docx.read(content)
     text = content if isinstance(content, str) else decoded(content)
     if len(text) > MOST_CHARACTERS:
         raise UnreadableError(f"holds more than {MOST_CHARACTERS} characters of text; split it")
     if kind == HTML:
-        from services.retrieval.readers import html  # noqa: PLC0415
+        from services.retrieval.readers import html  # noqa: PLC0415 - as above
 
         return html.read(text)
     if kind == MARKDOWN:
-        from services.retrieval.readers import markdown  # noqa: PLC0415
+        from services.retrieval.readers import markdown  # noqa: PLC0415 - as above
 
         return markdown.read(text)
     return Reading(storable(text.removeprefix("\ufeff")))

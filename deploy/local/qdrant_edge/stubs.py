@@ -23,7 +23,7 @@ def _register_bare_client() -> bool:
 _is_bare = _register_bare_client()
 
 # The imports must come after the bare package stands in sys.modules.
-from qdrant_client.grpc import (  # noqa: E402
+from qdrant_client.grpc import (  # noqa: E402  # as said above
     collections_pb2,
     collections_service_pb2_grpc,
     json_with_int_pb2,

@@ -33,7 +33,7 @@ class ConvertedFiles:
         if target.exists():
             return target
         # It takes 10 MiB that those who only have GGUF files need not pay.
-        from services.inference.engines import gguf_conversion  # noqa: PLC0415
+        from services.inference.engines import gguf_conversion  # noqa: PLC0415 - see above
 
         def tell(done: int, total: int) -> None:
             told(Progress(Stage.CONVERTING, done, total))

@@ -137,7 +137,7 @@ class LlamaCppModel:
             {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=_TOKENIZE_SECONDS) as response:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=_TOKENIZE_SECONDS) as response:  # noqa: S310 - as above
                 tokens: list[int] = msgspec.json.decode(response.read())["tokens"]
         except OSError as error:
             message = f"{self._name} did not count the tokens within {_TOKENIZE_SECONDS} s"

@@ -240,14 +240,14 @@ def refusal(engine: str, status: int, retry_after: str | None, body: bytes) -> F
         )
     if _is_too_long(body, told):
         return Failure(Reason.CONTEXT_TOO_LONG, f"the prompt does not fit into the model's context: {told}", metadata=facts)
-    if status == 404:  # noqa: PLR2004
+    if status == 404:  # noqa: PLR2004 - as above
         return Failure(Reason.MODEL_NOT_FOUND, f"engine {engine} does not have the model (any more): {told}", metadata=facts)
     if status in {405, 501}:
         message = f"engine {engine} does not offer this for the model (HTTP {status}): {told}"
         return Failure(Reason.MODEL_CAPABILITY_MISSING, message, metadata=facts)
-    if status == 500:  # noqa: PLR2004
+    if status == 500:  # noqa: PLR2004 - as above
         return failed(engine, f"HTTP {status}: {told}")
-    if 400 <= status < 500:  # noqa: PLR2004
+    if 400 <= status < 500:  # noqa: PLR2004 - as above
         return Failure(Reason.INVALID_FIELD, f"engine {engine} refuses the request (HTTP {status}): {told}", metadata=facts)
     return unavailable(engine, f"it answered with HTTP {status}")
 

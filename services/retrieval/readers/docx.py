@@ -91,5 +91,5 @@ def _rows(table: Table) -> Iterator[str]:
             # A merged cell is given once for each column that it covers.
             if cell._tc is not seen:  # noqa: SLF001 - python-docx has no other identity of a cell
                 cells.append(" ".join(cell.text.split()))
-            seen = cell._tc  # noqa: SLF001
+            seen = cell._tc  # noqa: SLF001 - as above
         yield " | ".join(cells)

@@ -6,7 +6,7 @@ import threading
 from contextlib import closing
 from typing import Final
 
-import pypdfium2  # type: ignore[import-untyped]
+import pypdfium2  # type: ignore[import-untyped]  # ships no types
 
 from services.retrieval.reading import Reading, UnreadableError, Writing
 

@@ -52,8 +52,8 @@ ON CONFLICT (collection_uid, document) DO UPDATE SET
     leased_until = CASE WHEN {_MINE} THEN excluded.leased_until ELSE d.leased_until END
 RETURNING {_COLUMNS}
 """  # noqa: S608 - put together from the constants above
-_STATES = f"SELECT {_COLUMNS} FROM documents d WHERE uid = ANY($1)"  # noqa: S608
-_GET = f"SELECT {_COLUMNS}, d.text FROM documents d WHERE collection_uid = $1 AND document = $2"  # noqa: S608
+_STATES = f"SELECT {_COLUMNS} FROM documents d WHERE uid = ANY($1)"  # noqa: S608 - as above
+_GET = f"SELECT {_COLUMNS}, d.text FROM documents d WHERE collection_uid = $1 AND document = $2"  # noqa: S608 - as above
 _DELETE = """
 WITH gone AS (DELETE FROM documents WHERE collection_uid = $1 AND document = $2 RETURNING collection_uid, uid)
 INSERT INTO erasures (collection_uid, document_uid) SELECT collection_uid, uid FROM gone RETURNING id

@@ -68,7 +68,7 @@ class Assigner:
         request_type: RequestType,  # noqa: ARG002 - of the protocol, as the next
         *,
         user: str = "",
-        conversation: str = "",  # noqa: ARG002
+        conversation: str = "",  # noqa: ARG002 - as above
         request_id: str = "",
     ) -> Treatment | None:
         return Treatment(f"key of {request_id}", "e1", user, user, temperature=0.0) if user else None

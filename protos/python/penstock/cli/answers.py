@@ -181,7 +181,7 @@ def _lines(session: Session) -> Iterator[str]:
         prompt = "> "
         # It makes the line editable, where the platform has it.
         with suppress(ImportError):
-            import readline  # noqa: F401, PLC0415
+            import readline  # noqa: F401, PLC0415 - to be imported is all it takes
     while True:
         try:
             line = input(prompt).strip()
