@@ -10,6 +10,7 @@ from services.chassis.errors import Failure, Reason
 from services.inference.engine import Capability, Generation, Message, Model, Role, UsageSource
 from services.inference.engines import anthropic_messages
 from services.inference.engines.remote import Limits, RemoteServer, failed, unavailable
+from services.inference.engines.remote_answer import remote_answer
 from services.inference.engines.side_by_side import side_by_side
 from services.inference.prompting import grounded
 from services.inference.tokenization import Tokens
@@ -86,22 +87,10 @@ class AnthropicEngine:
         """Streams a message, or several side by side."""
         return side_by_side(self._message, generation)
 
-    async def _message(self, generation: Generation) -> AsyncGenerator[Event, None]:
-        async with self._server.stream("/v1/messages", anthropic_messages.request(grounded(generation))) as lines:
-            answer = anthropic_messages.Answer()
-            while not answer.is_done:
-                batch = await lines.more()
-                if batch is None:
-                    raise failed(_NAME, "the stream ended without `message_stop`; the text may be cut")
-                failure = answer.read(batch)
-                delta = answer.take()
-                if delta is not None:
-                    lines.content_came()
-                    yield delta
-                if failure is not None:
-                    raise failure
-            await lines.finish()
-            yield answer.end()
+    def _message(self, generation: Generation) -> AsyncGenerator[Event, None]:
+        body = anthropic_messages.request(grounded(generation))
+        answer = anthropic_messages.Answer()
+        return remote_answer(self._server, _NAME, "/v1/messages", body, answer, end_mark="message_stop")
 
     async def embed(self, model: str, inputs: Sequence[str]) -> Embeddings:
         """Never: raises MODEL_CAPABILITY_MISSING."""

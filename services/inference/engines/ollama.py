@@ -13,6 +13,7 @@ from services.inference.engine import Embeddings, UsageSource
 from services.inference.engines import ollama_chat
 from services.inference.engines.ollama_models import OllamaModels, keep_alive_of
 from services.inference.engines.remote import Limits, RemoteServer, failed
+from services.inference.engines.remote_answer import remote_answer
 from services.inference.engines.side_by_side import side_by_side
 from services.inference.prompting import grounded
 
@@ -65,7 +66,8 @@ class OllamaEngine:
                     yield event
 
     def _one(self, generation: Generation) -> AsyncGenerator[Event, None]:
-        return self._chat(generation, ollama_chat.request(grounded(generation), self._keep_alive))
+        body = ollama_chat.request(grounded(generation), self._keep_alive)
+        return remote_answer(self._server, _NAME, "/api/chat", body, ollama_chat.Answer(generation.form), end_mark="done")
 
     async def embed(self, model: str, inputs: Sequence[str]) -> Embeddings:
         """Embeds; what exceeds the model's window is cut off."""
@@ -101,23 +103,6 @@ class OllamaEngine:
         """Has Ollama delete the model."""
         self._refuse_if_used(model, force=force)
         await self._models.delete(model)
-
-    async def _chat(self, generation: Generation, body: bytes) -> AsyncGenerator[Event, None]:
-        async with self._server.stream("/api/chat", body) as lines:
-            answer = ollama_chat.Answer(generation.form)
-            while not answer.is_done:
-                batch = await lines.more()
-                if batch is None:
-                    raise failed(_NAME, "the stream ended without `done`; the text may be cut")
-                failure = answer.read(batch)
-                delta = answer.take()
-                if delta is not None:
-                    lines.content_came()
-                    yield delta
-                if failure is not None:
-                    raise failure
-            await lines.finish()
-            yield answer.end()
 
     @contextmanager
     def _using(self, model: str) -> Iterator[None]:
