@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # Wire types of the protobuf encoding.
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _SIZES = {_FIXED64: 8, _FIXED32: 4}
+# Characters of a refused value that a message repeats.
+_SHOWN = 64
 
 
 class Validation(Interceptor):
@@ -42,7 +44,7 @@ class Validation(Interceptor):
             raise message
         violations = protovalidate.collect_violations(message)
         if violations:
-            raise _refusal(violations)
+            raise _refusal(message, violations)
         return message
 
     def deserializer(self, handler: Any, method: str) -> Callable[[bytes], Any]:
@@ -75,13 +77,38 @@ def _too_large(size: int, limit: int) -> Failure:
     )
 
 
-def _refusal(violations: list[Any]) -> Failure:
-    problems = [(_path(violation.proto.field), violation.proto.message) for violation in violations]
+def _refusal(request: Any, violations: list[Any]) -> Failure:
+    problems = [(_path(violation.proto.field), _problem(request, violation)) for violation in violations]
     message = "; ".join(f"{field}: {problem}" if field else problem for field, problem in problems)
     # A rule over several fields has no path; its message names them.
     named = [(field, problem) for field, problem in problems if field]
     metadata = {"field": named[0][0]} if named else {}
     return Failure(Reason.INVALID_FIELD, message, metadata=metadata, violations=named)
+
+
+def _problem(request: Any, violation: Any) -> str:
+    """What is wrong in words for callers, who know names and values and not the rules that are broken."""
+    rule = violation.proto.rule_id
+    if rule == "string.pattern":
+        return f"{violation.field_value[:_SHOWN]!r} does not fit the pattern {violation.rule_value}"
+    if rule == "enum.not_in" and list(violation.rule_value) == [0]:
+        return "must be given"
+    choices = _choices(request.DESCRIPTOR, violation.proto.field.elements) if rule == "required" else []
+    return f"give one of {', '.join(choices)}" if choices else str(violation.proto.message)
+
+
+def _choices(descriptor: Descriptor, path: Any) -> list[str]:
+    """The fields of the oneof that a path ends with; none if it ends with a field."""
+    for element in path:
+        if not element.field_number:
+            return [field.name for field in descriptor.oneofs_by_name[element.field_name].fields]
+        kind = descriptor.fields_by_number[element.field_number].message_type
+        if kind is None:
+            return []
+        if kind.GetOptions().map_entry:
+            kind = kind.fields_by_name["value"].message_type
+        descriptor = kind
+    return []
 
 
 def _path(path: Any) -> str:

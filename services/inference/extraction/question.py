@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 # Shorter than this, a message is only a question; longer, it brings a text along.
 MATERIAL_CHARACTERS: Final = 200
 INSTRUCTION_CHARACTERS: Final = 160
+# What stands on lines of its own before a question is a text from so many characters on; less is a greeting.
+LINES_CHARACTERS: Final = 24
 # A question of fewer terms than this leans on the one before it.
 SHORT_TERMS: Final = 3
 ASKS_SUMMARY: Final = re.compile(
@@ -25,6 +27,8 @@ ASKS_SUMMARY: Final = re.compile(
     re.IGNORECASE,
 )
 ASKS: Final = re.compile(r"[?？]\s*$")
+NAMED: Final = re.compile(r"(?:question|вопрос|问题|q)\s*[:：]", re.IGNORECASE)
+ENDS: Final = re.compile(r"[.!…。！]$")
 FOLLOWS_UP: Final = re.compile(
     r"^(?:and|but|so|also|what about|how about|why|why not|how so|more|"
     r"а|и|но|или|почему|зачем|а как|что насч[её]т|ещ[её]|подробнее|"
@@ -73,11 +77,19 @@ def apart(message: str) -> tuple[str, str]:
         head, colon, rest = _at_colon(message)
         if colon and ASKS_SUMMARY.search(head) and rest:
             return head, rest
-        return message, ""
+        return _below_lines(message)
     for head, rest in _cuts(message):
         if len(head) <= INSTRUCTION_CHARACTERS and len(rest) >= MATERIAL_CHARACTERS // 2 and _is_request(head):
             return head, rest
     return "", message
+
+
+def _below_lines(message: str) -> tuple[str, str]:
+    """A short message as apart() tells it: sentences on lines of their own, and under them a question, bring a text along."""
+    rest, _, head = (part.strip() for part in message.rpartition("\n"))
+    if len(rest) >= LINES_CHARACTERS and ENDS.search(rest) and (ASKS.search(head) or NAMED.match(head)):
+        return head, rest
+    return message, ""
 
 
 def _cuts(message: str) -> list[tuple[str, str]]:
@@ -105,5 +117,4 @@ def _at_colon(message: str) -> tuple[str, str, str]:
 
 def _is_request(head: str) -> bool:
     bare = head.rstrip(":： ")
-    named = re.match(r"(?:question|вопрос|问题|q)\s*[:：]", head, re.IGNORECASE)
-    return bool(ASKS.search(bare) or ASKS_SUMMARY.search(bare) or named or head.endswith((":", "：")))
+    return bool(ASKS.search(bare) or ASKS_SUMMARY.search(bare) or NAMED.match(head) or head.endswith((":", "：")))

@@ -36,6 +36,19 @@ def test_a_short_message_is_only_a_question() -> None:
     assert apart("What does a penstock carry? I wonder.") == ("What does a penstock carry? I wonder.", "")
 
 
+@pytest.mark.parametrize(
+    "message",
+    ["The pump of Evie is green.\n\nWhat colour is it?", "The pump of Evie is green.\nQuestion: What colour is it?"],
+)
+def test_a_short_text_on_lines_of_its_own_is_brought_along(message: str) -> None:
+    assert apart(message)[1] == "The pump of Evie is green."
+
+
+@pytest.mark.parametrize("message", ["Good morning.\n\nWhat is a penstock?", "Is it long?\nWhere does the penstock lie?"])
+def test_a_greeting_before_a_question_is_no_text(message: str) -> None:
+    assert apart(message) == (message, "")
+
+
 def test_a_text_alone_is_to_be_summed_up() -> None:
     asked = question([STORY])
     assert (asked.text, asked.material, asked.summary) == ("", (STORY,), True)
