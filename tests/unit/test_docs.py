@@ -22,3 +22,16 @@ def test_the_resource_model_marks_what_is_served_and_nothing_else() -> None:
     model = text[text.index("## Resource model") : text.index("### Errors")]
     marked = [name for names in re.findall(r"(?<!\*)\*([^*|\n]+)\*(?!\*)", model) for name in names.split(", ")]
     assert sorted(marked) == sorted(served)
+
+
+def test_every_link_of_the_documentation_leads_somewhere() -> None:
+    pages = [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "deploy").rglob("*.md"),
+        *(ROOT / "protos").rglob("*.md"),
+    ]
+    links = [(file, link) for file in pages for link in re.findall(r"\]\(([^)]+)\)", file.read_text(encoding="utf-8"))]
+    local = [(file, link.partition("#")[0]) for file, link in links if "://" not in link and not link.startswith("#")]
+    assert local
+    assert not [f"{file.relative_to(ROOT)}: {link}" for file, link in local if not (file.parent / link).exists()]
