@@ -103,10 +103,10 @@ def _choices(descriptor: Descriptor, path: Any) -> list[str]:
         if not element.field_number:
             return [field.name for field in descriptor.oneofs_by_name[element.field_name].fields]
         kind = descriptor.fields_by_number[element.field_number].message_type
+        if kind is not None and kind.GetOptions().map_entry:
+            kind = kind.fields_by_name["value"].message_type
         if kind is None:
             return []
-        if kind.GetOptions().map_entry:
-            kind = kind.fields_by_name["value"].message_type
         descriptor = kind
     return []
 

@@ -151,7 +151,7 @@ def _without_vectors(target: Collection, query: str) -> str:
         known = ", ".join(target.embedder.languages)
         return f"The query is in a language that the embedder {name} does not know (it knows {known}): searched by words alone."
     if not target.has_vectors and target.embedder.languages:
-        return f"No document of {target.collection} is in a language that its embedder {name} knows: searched by words alone."
+        return f"{target.collection} has no document in a language that its embedder {name} knows: searched by words alone."
     return ""
 
 

@@ -8,6 +8,7 @@ import zipfile
 from typing import TYPE_CHECKING, Final
 
 import docx
+from docx.opc.constants import RELATIONSHIP_TYPE
 from docx.opc.exceptions import PackageNotFoundError
 from docx.table import Table
 from lxml.etree import LxmlError
@@ -17,6 +18,7 @@ from services.retrieval.reading import UnreadableError, Writing
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from docx.document import Document
     from docx.text.paragraph import Paragraph
 
     from services.retrieval.reading import Reading
@@ -47,7 +49,7 @@ def read(data: bytes) -> Reading:
                     writing.block(row, separator="\n")
             else:
                 writing.block(block.text, level=_level(block))
-        title = document.core_properties.title
+        title = _title(document)
     except (PackageNotFoundError, zipfile.BadZipFile, LxmlError, KeyError, ValueError, EOFError) as error:
         raise UnreadableError("is no Word document that can be read: the file is corrupt") from error
     reading = writing.reading(title)
@@ -56,6 +58,12 @@ def read(data: bytes) -> Reading:
     if not title and reading.headings:
         return writing.reading(reading.headings[0].title)
     return reading
+
+
+def _title(document: Document) -> str:
+    """The title among the file's properties. For a file without any, python-docx would make up `Word Document`."""
+    properties = {relation.reltype for relation in document.part.package.rels.values()}
+    return document.core_properties.title if RELATIONSHIP_TYPE.CORE_PROPERTIES in properties else ""
 
 
 def _check(data: bytes) -> None:

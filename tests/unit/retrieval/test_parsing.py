@@ -3,6 +3,7 @@ import zipfile
 
 import docx
 import pytest
+from docx.opc.constants import RELATIONSHIP_TYPE
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -78,6 +79,15 @@ def test_docx_keeps_headings_and_tables() -> None:
     assert kind == DOCX
     assert reading.text == "Cats\n\nThey sleep.\nTom | 3"
     assert (reading.title, reading.headings) == ("Cats", (Heading(0, 1, "Cats"),))
+
+
+def test_docx_without_properties_has_no_made_up_title() -> None:
+    document = docx.Document(io.BytesIO(word()))
+    relations = document.part.package.rels
+    del relations[next(key for key, one in relations.items() if one.reltype == RELATIONSHIP_TYPE.CORE_PROPERTIES)]
+    out = io.BytesIO()
+    document.save(out)
+    assert parse(out.getvalue())[1].title == "Cats"
 
 
 def test_markdown_headings() -> None:
