@@ -59,7 +59,7 @@ class Outcomes:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        # Designs never change, and a state never goes back: what has left DRAFT may be kept.
+        # Designs never change, and nothing goes back to DRAFT: what has left it may be kept.
         self._known: OrderedDict[str, Experiment] = OrderedDict()
 
     async def assign(self, experiment: str, unit_id: str, request_id: str) -> Assigned:

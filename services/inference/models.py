@@ -1,8 +1,8 @@
 """Which models there are: probes the engines at start and while running, and finds a model by its name.
 
 `auto` means, for generation, what the settings name, if that can be used now; else the first generative model in reach, in
-the order of the engines (OpenAI-compatible servers, vLLM first; Ollama; llamacpp); else `extractive`. For embedding it means
-what the settings name (the embedded MiniLM unless told otherwise); else the first embedder in reach.
+the order of the engines (vLLM, other OpenAI-compatible servers, Ollama, Anthropic, llamacpp); else `extractive`. For
+embedding it means what the settings name (the embedded MiniLM unless told otherwise); else the first embedder in reach.
 """
 
 from __future__ import annotations
@@ -254,7 +254,6 @@ class Models:
     async def _keep_probing(self, known: _Known) -> None:
         while True:
             try:
-                # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the event.
                 async with asyncio.timeout(self._probe_seconds):
                     await known.suspect.wait()
             except TimeoutError:

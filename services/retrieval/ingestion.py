@@ -140,7 +140,8 @@ class Indexer:
                 pause = _LONGEST_PAUSE
             self._wanted.clear()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._wanted.wait()
 
     def _failed(self, failure: Failure) -> None:
         _log.warning("indexing waits: %s", failure.message)

@@ -103,7 +103,7 @@ class Assigner:
     async def configured(self, seconds: float) -> bool:
         """Waits up to so many seconds for the first configuration; returns whether there is one."""
         try:
-            await asyncio.wait_for(self._configured.wait(), seconds)
+            await asyncio.wait_for(self._configured.wait(), seconds)  # noqa: TID251 - asyncio.timeout came with Python 3.11
         except asyncio.TimeoutError:  # noqa: UP041 - the built-in one is another class before Python 3.11
             return False
         return True

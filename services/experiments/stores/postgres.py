@@ -241,7 +241,8 @@ async def _notices(connection: Connection) -> AsyncGenerator[None]:
                 yield
                 continue
             try:
-                await asyncio.wait_for(heard.wait(), _CHECK_SECONDS)
+                async with asyncio.timeout(_CHECK_SECONDS):
+                    await heard.wait()
             except TimeoutError:
                 await connection.fetchval("SELECT 1", timeout=_CHECK_SECONDS)
     finally:
