@@ -42,7 +42,7 @@ def outages() -> Iterator[None]:
         raise Failure(Reason.MALFORMED_REQUEST, "a text of the request holds the character U+0000; leave it out") from error
     except _OUTAGES as error:
         raise Failure(
-            Reason.DATABASE_UNAVAILABLE, "the database does not answer; nothing was written; try again", retry_after=1
+            Reason.DATABASE_UNAVAILABLE, "the database does not answer; nothing is half-written; try again", retry_after=1
         ) from error
 
 

@@ -116,7 +116,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ANALYSIS_UNAVAILABLE: _ErrorReason.ValueType  # 65
     """UNAVAILABLE. The analysis took too long or its process ended; retry."""
     ERROR_REASON_DATABASE_UNAVAILABLE: _ErrorReason.ValueType  # 80
-    """UNAVAILABLE. The database does not answer; nothing was written; retry."""
+    """UNAVAILABLE. The database does not answer. A write that was under way is kept whole or not at all; a create may be repeated
+    with its request_id. Retry.
+    """
     ERROR_REASON_SERVICE_UNAVAILABLE: _ErrorReason.ValueType  # 81
     """UNAVAILABLE. Another penstock service does not answer; retry. Example metadata: {"service": "inference"}."""
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 82
@@ -227,7 +229,9 @@ ERROR_REASON_METRIC_NOT_FOUND: ErrorReason.ValueType  # 64
 ERROR_REASON_ANALYSIS_UNAVAILABLE: ErrorReason.ValueType  # 65
 """UNAVAILABLE. The analysis took too long or its process ended; retry."""
 ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 80
-"""UNAVAILABLE. The database does not answer; nothing was written; retry."""
+"""UNAVAILABLE. The database does not answer. A write that was under way is kept whole or not at all; a create may be repeated
+with its request_id. Retry.
+"""
 ERROR_REASON_SERVICE_UNAVAILABLE: ErrorReason.ValueType  # 81
 """UNAVAILABLE. Another penstock service does not answer; retry. Example metadata: {"service": "inference"}."""
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 82
