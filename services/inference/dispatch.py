@@ -147,10 +147,10 @@ class Dispatch:
             permit = await backend.admission.enter(self.priority, most_seconds=self.left())
             self.queued += permit.queued
         lease = backend.enter(permit)
-        events = backend.found.engine.generate(generation)
-        if generation.form.output is not None:
-            events = held(generation, events)
         try:
+            events = backend.found.engine.generate(generation)
+            if generation.form.output is not None:
+                events = held(generation, events)
             first = await self._first(events, backend)
         except Failure as failure:
             self._failed(lease, failure)

@@ -43,7 +43,13 @@ class UnrulyEngine(ScriptedEngine):
         if room is not None:
             self.room = room
 
-    async def generate(self, generation: Generation) -> AsyncGenerator[Event, None]:  # noqa: ARG002 - whatever was asked
+    def generate(self, generation: Generation) -> AsyncGenerator[Event, None]:  # noqa: ARG002 - whatever was asked
+        if self.dice.random() < 0.1:
+            # Not every engine waits to be read before it refuses.
+            raise self.dice.choice(FAILURES)
+        return self._events()
+
+    async def _events(self) -> AsyncGenerator[Event, None]:
         self.open += 1
         self.most = max(self.most, self.open)
         try:
