@@ -32,13 +32,17 @@ LLAMA3: dict[str, Any] = {
 }
 
 
-def converted(folder: Path, target: Path) -> Any:
-    """llama.cpp's server over what was converted, with nothing in it rounded to half precision but what the file has so."""
+def convert(folder: Path, target: Path) -> None:
     steps: list[tuple[int, int]] = []
     gguf_conversion.convert(folder, target, lambda done, total: steps.append((done, total)), lambda: False)
     assert [done for done, _ in steps] == sorted({done for done, _ in steps})
     assert steps[-1][0] == steps[-1][1]
     assert list(target.parent.glob("*.part")) == []
+
+
+def converted(folder: Path, target: Path) -> Any:
+    """llama.cpp's server over what was converted, with nothing in it rounded to half precision but what the file has so."""
+    convert(folder, target)
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(target)
     parameters.n_parallel, parameters.n_ctx, parameters.cache_ram_mib = 1, 256, 0
@@ -46,7 +50,10 @@ def converted(folder: Path, target: Path) -> Any:
     parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
     parameters.warmup, parameters.verbosity = False, 0
-    return xllamacpp.Server(parameters)
+    parameters.endpoint_metrics = True
+    server = xllamacpp.Server(parameters)
+    server.handle_metrics()  # freed before its loop runs, it would never end
+    return server
 
 
 def completed(server: Any, prompt: Sequence[int] | str, **more: Any) -> dict[str, Any]:
@@ -94,7 +101,7 @@ def test_half_precision_stays_what_it_is(kind: str, quantization: str, within: f
 
 def test_the_header_says_what_the_config_says(tmp_path: Path) -> None:
     folder = Reference("qwen2").write(tmp_path / "hf")
-    converted(folder, tmp_path / "hf.gguf")
+    convert(folder, tmp_path / "hf.gguf")
     assert read_config(folder) == read_header(tmp_path / "hf.gguf")
 
 
