@@ -31,8 +31,12 @@ class DataFolder:
             FolderInUseError: a living launcher holds it, or a dead one's processes did not end within `patience_s` seconds.
             OSError: the folder cannot be made or written to.
         """
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            message = f"the data folder {path} cannot be made or written to: {error.strerror}; choose another: DATA_DIR=..."
+            raise OSError(message) from error
         deadline = time.monotonic() + patience_s
         while True:
             try:

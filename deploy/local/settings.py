@@ -51,19 +51,27 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     """Build the settings from environment variables; an empty variable counts as unset.
 
     Raises:
-        SettingError: PORT is no number or out of range.
+        SettingError: PORT is no number or out of range, or DATABASE_URL no address of a PostgreSQL.
     """
     given = {name: value.strip() for name, value in environment.items() if value.strip()}
     return Settings(
         port=_port(given.get("PORT", "8080")),
         listen_host=given.get("LISTEN_HOST", "127.0.0.1"),
         data_dir=Path(given["DATA_DIR"]).expanduser().absolute() if "DATA_DIR" in given else ROOT / ".penstock",
-        database_url=given.get("DATABASE_URL", ""),
+        database_url=_database_url(given.get("DATABASE_URL", "")),
         redis_url=given.get("REDIS_URL", ""),
         qdrant_url=given.get("QDRANT_URL", ""),
         ollama_base_url=given.get("OLLAMA_BASE_URL", ""),
         vllm_base_url=given.get("VLLM_BASE_URL", ""),
     )
+
+
+def _database_url(text: str) -> str:
+    if text and not text.startswith(("postgresql://", "postgres://")):
+        # It is not repeated, as it may hold a password.
+        message = "DATABASE_URL does not begin with postgresql://: write postgresql://user:password@host:5432/database"
+        raise SettingError(message)
+    return text
 
 
 def _port(text: str) -> int:

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+import sys
+from typing import TYPE_CHECKING, TypeVar
+
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+S = TypeVar("S", bound=BaseSettings)
 
 
 class ServerSettings(BaseSettings):
@@ -27,3 +35,18 @@ class ServerSettings(BaseSettings):
         if level not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
             raise ValueError(f"LOG_LEVEL is {value!r}; it must be DEBUG, INFO, WARNING or ERROR")
         return level
+
+
+def read(kind: type[S], service: str) -> S:
+    """Builds the settings of a service from the environment; ends the process with what is wrong with them, in plain words."""
+    try:
+        return kind()
+    except ValidationError as error:
+        sys.exit(f"{service}: {'; '.join(plain(problem) for problem in error.errors())}")
+
+
+def plain(problem: ErrorDetails) -> str:
+    """One problem with one setting, by the name of its environment variable."""
+    name = "_".join(str(part) for part in problem["loc"]).upper()
+    message = problem["msg"].removeprefix("Value error, ")
+    return message if not name or message.startswith(name) else f"{name}: {message}"

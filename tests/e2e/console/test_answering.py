@@ -80,6 +80,17 @@ async def test_escape_stops(console: ConsolePage) -> None:
     await console.expect_state("stopped")
 
 
+async def test_what_is_stopped_before_it_began_does_not_claim_to_keep_anything(console: ConsolePage) -> None:
+    async def hold(route: Route) -> None:
+        await console.page.locator("#stop").click()
+        await console.expect_state("stopped")
+        await route.abort()
+
+    await console.page.route("**/v1/answer:stream", hold)
+    await console.send(QUESTION)
+    await expect(console.answer).to_contain_text("Stopped before anything arrived")
+
+
 async def test_shift_enter_starts_a_line_and_sends_nothing(console: ConsolePage) -> None:
     question = console.page.locator("#question")
     await question.fill("first")

@@ -29,3 +29,9 @@ def test_an_impossible_port_is_named(port: str) -> None:
 def test_a_gateway_on_all_addresses_is_reached_on_the_loopback_one() -> None:
     everywhere = "0.0.0.0"  # noqa: S104  (nothing is bound)
     assert read_settings({"LISTEN_HOST": everywhere, "PORT": "9000"}).base_url == "http://127.0.0.1:9000"
+
+
+def test_a_database_that_is_no_postgres_is_refused_without_repeating_its_password() -> None:
+    with pytest.raises(SettingError, match="DATABASE_URL") as caught:
+        read_settings({"DATABASE_URL": "mysql://me:hidden@host/db"})
+    assert "hidden" not in str(caught.value)
