@@ -22,6 +22,8 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _SIZES = {_FIXED64: 8, _FIXED32: 4}
 # Characters of a refused value that a message repeats.
 _SHOWN = 64
+# Messages within messages that protobuf itself reads.
+_DEEPEST = 100
 
 
 class Validation(Interceptor):
@@ -61,7 +63,7 @@ class Validation(Interceptor):
             try:
                 return read(data)
             except DecodeError:
-                field = _broken_text(descriptor, data) if descriptor else None
+                field = _broken_text(descriptor, memoryview(data)) if descriptor else None
                 if field:
                     return invalid_field(field, "the text is not valid UTF-8", Reason.MALFORMED_REQUEST)
                 return Failure(Reason.MALFORMED_REQUEST, f"the bytes are no request message of {method}")
@@ -122,8 +124,10 @@ def _path(path: Any) -> str:
     return written
 
 
-def _broken_text(descriptor: Descriptor, data: bytes, prefix: str = "") -> str | None:
+def _broken_text(descriptor: Descriptor, data: memoryview, prefix: str = "", depth: int = 0) -> str | None:
     """Names the first string field that is not UTF-8, or None where the encoding itself is broken."""
+    if depth > _DEEPEST:
+        return None
     position = 0
     seen: dict[str, int] = {}
     try:
@@ -138,7 +142,7 @@ def _broken_text(descriptor: Descriptor, data: bytes, prefix: str = "") -> str |
                 size, position = _varint(data, position)
                 chunk, position = data[position : position + size], position + size
                 field = descriptor.fields_by_number.get(tag >> 3)
-                found = _broken_field(field, chunk, prefix, seen) if field else None
+                found = _broken_field(field, chunk, prefix, seen, depth) if field else None
                 if found:
                     return found
             else:
@@ -148,22 +152,22 @@ def _broken_text(descriptor: Descriptor, data: bytes, prefix: str = "") -> str |
     return None
 
 
-def _broken_field(field: FieldDescriptor, chunk: bytes, prefix: str, seen: dict[str, int]) -> str | None:
+def _broken_field(field: FieldDescriptor, chunk: memoryview, prefix: str, seen: dict[str, int], depth: int) -> str | None:
     name = prefix + field.name
     if field.is_repeated:
         index = seen[field.name] = seen.get(field.name, -1) + 1
         name += f"[{index}]"
     if field.message_type is not None:
-        return _broken_text(field.message_type, chunk, f"{name}.")
+        return _broken_text(field.message_type, chunk, f"{name}.", depth + 1)
     if field.type == FieldDescriptor.TYPE_STRING:
         try:
-            chunk.decode()
+            str(chunk, "utf-8")
         except UnicodeDecodeError:
             return name
     return None
 
 
-def _varint(data: bytes, position: int) -> tuple[int, int]:
+def _varint(data: memoryview, position: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         byte = data[position]

@@ -48,7 +48,7 @@ def _running(settings: GatewaySettings) -> int:
 def _ask(settings: GatewaySettings, path: str, method: str = "GET") -> str:
     request = urllib.request.Request(f"http://{settings.admin_address}/{path}", method=method)
     try:
-        with urllib.request.urlopen(request, timeout=_ADMIN_SECONDS) as response:  # noqa: S310 (as above)
+        with urllib.request.urlopen(request, timeout=_ADMIN_SECONDS) as response:  # noqa: S310 (our own admin)
             return str(response.read().decode())
     except (urllib.error.URLError, TimeoutError) as error:
         raise DrainError(f"no gateway's admin answers on {settings.admin_address}") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -49,3 +51,46 @@ def test_a_refusal_speaks_of_names_and_values(request_: Any, message: str) -> No
         Validation(LIMIT).receive(request_)
     assert caught.value.reason is Reason.INVALID_FIELD
     assert caught.value.message == message
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A field as protobuf encodes it."""
+    size, length = len(content), b""
+    while size > 0x7F:
+        length, size = length + bytes([size & 0x7F | 0x80]), size >> 7
+    return bytes([number << 3 | 2]) + length + bytes([size]) + content
+
+
+def received(request: bytes) -> Any:
+    handler = SimpleNamespace(request_deserializer=document_service_pb2.AddDocumentsRequest.FromString)
+    return Validation(LIMIT).deserializer(handler, "/method")(request)
+
+
+def with_metadata(value: bytes) -> bytes:
+    struct = field(1, field(1, b"k") + field(2, value))
+    return field(2, field(document_pb2.DocumentInput.METADATA_FIELD_NUMBER, struct))
+
+
+def test_a_text_that_is_not_utf_8_is_named() -> None:
+    refused = received(field(2, field(1, b"fine")) + field(2, field(1, b"\xff")))
+    assert isinstance(refused, Failure)
+    assert (refused.reason, refused.metadata) == (Reason.MALFORMED_REQUEST, {"field": "documents[1].document"})
+
+
+@pytest.mark.parametrize("depth", [60, 2000])
+def test_bytes_of_great_depth_cost_nothing_and_are_refused(depth: int) -> None:
+    value = field(3, b"a" * (LIMIT // 2))
+    for _ in range(depth):
+        # A list that holds a list.
+        value = field(6, field(1, value))
+    request = with_metadata(value)
+    assert isinstance(received(with_metadata(field(3, b"a"))), document_service_pb2.AddDocumentsRequest)
+    tracemalloc.start()
+    try:
+        refused = received(request)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert isinstance(refused, Failure)
+    assert refused.reason is Reason.MALFORMED_REQUEST
+    assert most < LIMIT
