@@ -149,6 +149,8 @@ def _decoded(decode: Callable[[bytes], _T], body: bytes) -> _T:
         raise wrong_parameter(field, problem[:1].lower() + problem[1:]) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise wrong_parameter("", "the body is not valid JSON in UTF-8") from error
+    except RecursionError as error:
+        raise wrong_parameter("", "the body is nested too deep") from error
 
 
 def _check_length(field: str, text: str) -> None:

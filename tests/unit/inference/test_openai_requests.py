@@ -264,3 +264,10 @@ def test_a_wrong_parameter_of_embeddings_is_named(document: dict[str, Any], fiel
     with pytest.raises(Failure) as caught:
         parse_embeddings(json.dumps(document).encode())
     assert caught.value.metadata == {"field": field}
+
+
+@pytest.mark.parametrize("parameter", ["functions", "unknown"])
+def test_a_body_of_great_depth_is_refused(parameter: str) -> None:
+    body = chat()[:-1] + b',"%s":' % parameter.encode() + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    failure = refused(body)
+    assert (failure.reason, failure.message) == (Reason.INVALID_OPENAI_REQUEST, "the body is nested too deep")
