@@ -19,7 +19,13 @@ from penstock.experiments.v1 import (
     outcome_service_pb2,
     result_service_pb2,
 )
-from penstock.inference.v1 import embedding_service_pb2, generation_service_pb2, model_service_pb2
+from penstock.inference.v1 import (
+    embedding_service_pb2,
+    generation_service_pb2,
+    model_service_pb2,
+    policy_service_pb2,
+    tokenization_service_pb2,
+)
 from penstock.retrieval.v1 import (
     answer_service_pb2,
     collection_service_pb2,
@@ -39,6 +45,8 @@ _SERVICES: Final = (
     embedding_service_pb2,
     generation_service_pb2,
     model_service_pb2,
+    policy_service_pb2,
+    tokenization_service_pb2,
     answer_service_pb2,
     collection_service_pb2,
     conversation_service_pb2,
