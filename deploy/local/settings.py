@@ -8,6 +8,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 _LAST_PORT = 65535
+_LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 class SettingError(ValueError):
@@ -51,9 +52,13 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     """Build the settings from environment variables; an empty variable counts as unset.
 
     Raises:
-        SettingError: PORT is no number or out of range, or DATABASE_URL no address of a PostgreSQL.
+        SettingError: PORT is no number or out of range, DATABASE_URL no address of a PostgreSQL, or LOG_LEVEL unknown.
     """
     given = {name: value.strip() for name, value in environment.items() if value.strip()}
+    if (level := given.get("LOG_LEVEL", "INFO")).upper() not in _LOG_LEVELS:
+        # Each process would refuse it in its own log.
+        message = f"LOG_LEVEL is {level!r}: it must be {', '.join(_LOG_LEVELS[:-1])} or {_LOG_LEVELS[-1]}"
+        raise SettingError(message)
     return Settings(
         port=_port(given.get("PORT", "8080")),
         listen_host=given.get("LISTEN_HOST", "127.0.0.1"),

@@ -35,3 +35,9 @@ def test_a_database_that_is_no_postgres_is_refused_without_repeating_its_passwor
     with pytest.raises(SettingError, match="DATABASE_URL") as caught:
         read_settings({"DATABASE_URL": "mysql://me:hidden@host/db"})
     assert "hidden" not in str(caught.value)
+
+
+def test_an_unknown_log_level_is_refused_before_anything_starts() -> None:
+    with pytest.raises(SettingError, match="LOG_LEVEL is 'loud': it must be DEBUG, INFO, WARNING or ERROR"):
+        read_settings({"LOG_LEVEL": "loud"})
+    read_settings({"LOG_LEVEL": "warning"})
