@@ -61,6 +61,11 @@ class _Known:
     reachable: bool | None = None
     suspect: asyncio.Event = field(default_factory=asyncio.Event)
 
+    def lost(self) -> None:
+        """It does not answer."""
+        self.reachable = False
+        self.models = tuple(replace(model, state=ModelState.UNREACHABLE) for model in self.models)
+
 
 class Models:
     """The models of all engines. Looking one up never waits for an engine: it reads what the last probe found.
@@ -93,8 +98,6 @@ class Models:
         """Asks all engines once, at the same time, and goes on asking."""
         await asyncio.gather(*(self._probe(known) for known in self._known))
         self._tasks = [asyncio.create_task(self._keep_probing(known)) for known in self._known]
-        for task in self._tasks:
-            task.add_done_callback(_tell_defect)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -273,18 +276,17 @@ class Models:
                 why = error.message if isinstance(error, Failure) else f"no answer within {self._probe_timeout:g} s"
                 # That there is no Ollama, which is looked for by default, is nothing to warn of; that it went is.
                 _log.log(logging.WARNING if known.reachable else logging.INFO, "%s is not in reach: %s", known.engine.name, why)
-            known.reachable = False
-            known.models = tuple(replace(model, state=ModelState.UNREACHABLE) for model in known.models)
+            known.lost()
+            return
+        except Exception:  # noqa: BLE001 - a defect of one adapter must not take the other engines along; it is logged in full
+            if known.reachable is not False:
+                _log.exception("engine %s cannot be used, by a defect of its adapter", known.engine.name)
+            known.lost()
             return
         if not known.reachable or {model.name for model in known.models} != {model.name for model in models}:
             _log.info("engine %s serves %s", known.engine.name, ", ".join(model.name for model in models) or "no model")
         known.reachable = True
         known.models = models
-
-
-def _tell_defect(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        _log.error("an engine is no longer probed, by a defect of its adapter", exc_info=task.exception())
 
 
 def _can(model: Model, capabilities: tuple[Capability, ...]) -> bool:

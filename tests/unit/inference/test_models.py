@@ -116,6 +116,24 @@ async def test_an_engine_that_goes_is_noticed_and_noticed_again_when_it_is_back(
         await until(lambda: models.writer("auto").engine is openai)
 
 
+async def test_a_defect_of_one_engine_takes_no_other_along_and_may_pass() -> None:
+    class Defective(ScriptedEngine):
+        defect: Exception | None = RecursionError("defect")
+
+        async def models(self) -> Sequence[Model]:
+            if self.defect is not None:
+                raise self.defect
+            return await super().models()
+
+    engine, other = Defective("openai", writer("big", "openai")), ScriptedEngine("ollama", writer("small", "ollama"))
+    async with Models([engine, other], probe_seconds=FAST) as models:
+        assert models.writer("auto").engine is other
+        engine.defect = None
+        await until(lambda: models.writer("auto").engine is engine)
+        engine.defect = ValueError("defect")
+        await until(lambda: models.writer("auto").engine is other)
+
+
 async def test_models_that_are_pulled_or_deleted_while_running_are_noticed() -> None:
     ollama = ScriptedEngine("ollama")
     async with Models([ollama], probe_seconds=FAST) as models:
