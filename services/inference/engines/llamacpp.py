@@ -73,6 +73,7 @@ class LlamaCppEngine:
         self._context_tokens = context_tokens
         self._threads = threads or max(1, (os.cpu_count() or 2) - 1)
         self._files: dict[str, ModelFile] = {}
+        self._refused: dict[Path, str] = {}
         self._residents: dict[str, Resident] = {}
 
     @property
@@ -87,7 +88,7 @@ class LlamaCppEngine:
 
     async def models(self) -> Sequence[Model]:
         """The models of the folder as it is now, in the order of their names."""
-        self._files = await asyncio.to_thread(scan, self._folder, self._files)
+        self._files = await asyncio.to_thread(scan, self._folder, self._files, self._refused)
         for name, resident in list(self._residents.items()):
             if resident.file != self._files.get(name) and not resident.users and resident.is_settled():
                 await resident.leave()  # what it was loaded from is gone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -12,6 +13,8 @@ from services.inference.engines.gguf_header import GgufHeader, read_header
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_log = logging.getLogger(__name__)
 
 _RANKS: Final = 4
 # A model in pieces is loaded by its first.
@@ -73,16 +76,25 @@ class ModelFile:
         return sorted(self.path.parent.glob(f"{_literal(stem)}-?????-of-{piece[2]}.gguf"))
 
 
-def scan(folder: Path, known: dict[str, ModelFile]) -> dict[str, ModelFile]:
-    """The models of a folder by name; headers are read again only where a file has changed."""
+def scan(folder: Path, known: dict[str, ModelFile], refused: dict[Path, str]) -> dict[str, ModelFile]:
+    """The models of a folder by name; headers are read again only where a file has changed.
+
+    What looks like a model and cannot be served is kept in `refused` with the reason, and logged when that is news.
+    """
     found: dict[str, ModelFile] = {}
     if not folder.is_dir():
         return found
     for path in sorted(folder.iterdir()):
         try:
             file = _folder(path, known) if path.is_dir() else _file(path, known)
-        except (OSError, ValueError):
-            continue  # gone, unreadable or no model: it is not served
+        except FileNotFoundError:
+            continue  # gone meanwhile
+        except (OSError, ValueError) as error:
+            if refused.get(path) != str(error):
+                _log.warning("%s in MODELS_DIR is not served: %s", path.name, error)
+            refused[path] = str(error)
+            continue
+        refused.pop(path, None)
         if file is not None and file.header.pooling != _RANKS:
             found.setdefault(file.name, file)
     return found

@@ -68,6 +68,16 @@ async def test_models_come_and_go_with_their_files(folder: Path) -> None:
     assert list(await engine.models()) == []
 
 
+async def test_a_file_that_is_no_model_is_told_of_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    engine = LlamaCppEngine(folder)
+    (folder / "page.gguf").write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    for _ in range(3):
+        await engine.models()
+    assert [record.getMessage() for record in caplog.records] == [
+        "page.gguf in MODELS_DIR is not served: it is not a GGUF file",
+    ]
+
+
 async def test_a_model_is_loaded_once_for_all_who_ask(engine: LlamaCppEngine) -> None:
     texts = await asyncio.gather(*(collect(engine.generate(asking())) for _ in range(5)))
     assert len({text for text, _, _ in texts}) == 1  # greedy, and the same whoever is beside it
