@@ -54,17 +54,14 @@ class Listed:
 
 @dataclass(slots=True)
 class _Known:
-    """What is known of one engine."""
+    """What is known of one engine, and by which of the probes that were `begun`."""
 
     engine: Engine
     models: tuple[Model, ...] = ()
     reachable: bool | None = None
+    begun: int = 0
+    latest: int = 0
     suspect: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def lost(self) -> None:
-        """It does not answer."""
-        self.reachable = False
-        self.models = tuple(replace(model, state=ModelState.UNREACHABLE) for model in self.models)
 
 
 class Models:
@@ -268,25 +265,35 @@ class Models:
             await self._probe(known)
 
     async def _probe(self, known: _Known) -> None:
+        known.begun = number = known.begun + 1
+        found = await self._asked(known)
+        if number < known.latest:
+            # A probe that began later has ended earlier: what this one saw may be gone.
+            return
+        known.latest = number
+        if found is None:
+            known.reachable = False
+            known.models = tuple(replace(model, state=ModelState.UNREACHABLE) for model in known.models)
+            return
+        if not known.reachable or {model.name for model in known.models} != {model.name for model in found}:
+            _log.info("engine %s serves %s", known.engine.name, ", ".join(model.name for model in found) or "no model")
+        known.reachable = True
+        known.models = found
+
+    async def _asked(self, known: _Known) -> tuple[Model, ...] | None:
+        """What the engine says; None where it says nothing of use."""
         try:
             async with asyncio.timeout(self._probe_timeout):
-                models = tuple(await known.engine.models())
+                return tuple(await known.engine.models())
         except (Failure, TimeoutError) as error:
             if known.reachable is not False:
                 why = error.message if isinstance(error, Failure) else f"no answer within {self._probe_timeout:g} s"
                 # That there is no Ollama, which is looked for by default, is nothing to warn of; that it went is.
                 _log.log(logging.WARNING if known.reachable else logging.INFO, "%s is not in reach: %s", known.engine.name, why)
-            known.lost()
-            return
         except Exception:  # noqa: BLE001 - a defect of one adapter must not take the other engines along; it is logged in full
             if known.reachable is not False:
                 _log.exception("engine %s cannot be used, by a defect of its adapter", known.engine.name)
-            known.lost()
-            return
-        if not known.reachable or {model.name for model in known.models} != {model.name for model in models}:
-            _log.info("engine %s serves %s", known.engine.name, ", ".join(model.name for model in models) or "no model")
-        known.reachable = True
-        known.models = models
+        return None
 
 
 def _can(model: Model, capabilities: tuple[Capability, ...]) -> bool:

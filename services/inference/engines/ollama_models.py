@@ -55,6 +55,7 @@ class OllamaModels:
         self._keep_alive = keep_alive_of(keep_alive)
         self._shown: dict[tuple[str, str], Shown] = {}
         self._running: dict[str, Running] | None = None
+        self._changes = 0
         self._asked = 0.0
         self._listed: dict[str, Model] = {}
 
@@ -139,18 +140,23 @@ class OllamaModels:
 
     def changed(self) -> None:
         """Has the server asked anew what is loaded."""
+        self._changes += 1
         self._running = None
 
     async def _status(self) -> dict[str, Running] | None:
         """What is loaded; None where the server is too old to tell."""
-        if self._running is None or time.monotonic() - self._asked > STATUS_SECONDS:
-            try:
-                running = decode_running(await self._server.get("/api/ps")).models
-            except (Failure, msgspec.DecodeError):
-                return None
-            self._running = {one.name: one for one in running}
-            self._asked = time.monotonic()
-        return self._running
+        if self._running is not None and time.monotonic() - self._asked <= STATUS_SECONDS:
+            return self._running
+        changes = self._changes
+        try:
+            answer = decode_running(await self._server.get("/api/ps")).models
+        except (Failure, msgspec.DecodeError):
+            return None
+        running = {one.name: one for one in answer}
+        # What was asked before a change may have been answered before it too.
+        if changes == self._changes:
+            self._running, self._asked = running, time.monotonic()
+        return running
 
     async def _show(self, tag: Tag) -> Shown | None:
         """What the list does not tell of a model; asked once for each version of it."""

@@ -134,6 +134,27 @@ async def test_a_defect_of_one_engine_takes_no_other_along_and_may_pass() -> Non
         await until(lambda: models.writer("auto").engine is other)
 
 
+async def test_a_slow_probe_does_not_undo_what_a_later_one_saw() -> None:
+    class Slow(ScriptedEngine):
+        async def models(self) -> Sequence[Model]:
+            seen = self.listed
+            self.probes += 1
+            if self.probes == 2:
+                await gate.wait()
+            return seen
+
+    gate = asyncio.Event()
+    ollama = Slow("ollama", writer("old", "ollama"))
+    async with Models([ollama], probe_seconds=60) as models:
+        models.suspect(ollama)
+        await until(lambda: ollama.probes == 2)
+        ollama.listed = (writer("new", "ollama"),)
+        await models.refresh(ollama)
+        gate.set()
+        await asyncio.sleep(0.01)
+        assert [one.model.name for one in models.listed()] == ["new"]
+
+
 async def test_models_that_are_pulled_or_deleted_while_running_are_noticed() -> None:
     ollama = ScriptedEngine("ollama")
     async with Models([ollama], probe_seconds=FAST) as models:
