@@ -66,7 +66,7 @@ class ExtractiveEngine:
                 languages=tuple(Language),
                 description="Not a generative model: quotes the best sentences of the passages it is given, with citations. "
                 "It cannot reason, write or chat.",
-                fingerprint="extractive:2",
+                fingerprint="extractive:3",
             ),
         )
 

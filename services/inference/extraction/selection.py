@@ -77,6 +77,7 @@ class Weighed:
         cosine: Its nearness to the question, where an embedder told it.
         form: What its form says for or against it, a factor about 1.
         score: What it is worth beside the others, 0 to about 2.
+        asked_above: Whether it stands under a heading that asks the very question, as on a page of questions and answers.
     """
 
     candidate: Candidate
@@ -85,6 +86,7 @@ class Weighed:
     form: float = 1.0
     cosine: float | None = None
     score: float = 0.0
+    asked_above: bool = False
 
     @property
     def answers(self) -> bool:
@@ -159,8 +161,15 @@ def weigh(question: str, found: Sequence[Candidate], context: str = "") -> list[
     weighed = []
     for candidate, score, coverage in zip(found, scores, coverages, strict=True):
         form = cues.form(candidate.text, subject, number=number)
-        weighed.append(Weighed(candidate, score / best, coverage, form, score=form * score / best))
+        above = _asks(candidate.heading, question)
+        lexical = 1.0 if above else score / best
+        weighed.append(Weighed(candidate, lexical, coverage, form, score=form * lexical, asked_above=above))
     return weighed
+
+
+def _asks(heading: str, question: str) -> bool:
+    """Whether a heading is a question, and this one, in whatever form and order of its words."""
+    return heading.rstrip().endswith(("?", "？")) and set(question_terms(heading)) == set(question_terms(question))
 
 
 def _rarity(found: Sequence[Candidate], wanted: dict[str, float]) -> dict[str, float]:
@@ -202,6 +211,10 @@ def choose(weighed: Sequence[Weighed], most: int = MOST_SENTENCES) -> list[Candi
     best = next((one for one in ranked if one.answers), None)
     if best is None:
         return []
+    # What stands under the very question is the whole answer, if its form is not against it.
+    above = [one for one in ranked if one.asked_above and one.answers and one.score >= FURTHER_SHARE * best.score]
+    if above:
+        ranked, best = above, above[0]
     kept = [best.candidate]
     for one in ranked:
         if len(kept) >= most or one.score < FURTHER_SHARE * best.score:
@@ -228,9 +241,11 @@ def with_cosines(weighed: Sequence[Weighed], cosines: Sequence[float]) -> list[W
     """The same candidates, each with its cosine to the question; words count the less, the less of the question they cover."""
     share = LEXICAL_SHARE * max((one.coverage for one in weighed), default=0.0)
     nearest = max((*cosines, COSINE_FLOOR))
+    # What leaves the question to its heading is not near to it by itself.
+    near = [1.0 if one.asked_above else max(0.0, cosine) / nearest for one, cosine in zip(weighed, cosines, strict=True)]
     return [
-        replace(one, cosine=cosine, score=one.form * (share * one.lexical + (1 - share) * max(0.0, cosine) / nearest))
-        for one, cosine in zip(weighed, cosines, strict=True)
+        replace(one, cosine=cosine, score=one.form * (share * one.lexical + (1 - share) * nearness))
+        for one, cosine, nearness in zip(weighed, cosines, near, strict=True)
     ]
 
 

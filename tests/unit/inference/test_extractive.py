@@ -232,6 +232,21 @@ def test_a_sentence_that_repeats_the_question_does_not_answer_it() -> None:
     assert [one.candidate.text for one in weighed] == ["When Redis dies, only speed is lost."]
 
 
+@pytest.mark.parametrize("nearness", [None, 0.1])
+def test_what_stands_under_the_very_question_is_the_answer(nearness: float | None) -> None:
+    page = "## How do I run two suites on one machine?\n\nGive each its own port.\n\n## Is it free?\n\nYes."
+    other = "The suite runs on one machine, and two machines run two suites."
+    weighed = selection.weigh("How do I run two suites on one machine?", selection.candidates([(other, ""), (page, "")]))
+    if nearness is not None:
+        weighed = selection.with_cosines(weighed, [nearness if one.asked_above else 0.9 for one in weighed])
+    assert [one.text for one in selection.choose(weighed)] == ["Give each its own port."]
+
+
+def test_a_heading_that_is_no_question_answers_none() -> None:
+    found = selection.candidates([("## Two suites on one machine\n\nGive each its own port.", "")])
+    assert not any(one.asked_above for one in selection.weigh("Two suites on one machine?", found))
+
+
 @given(st.lists(st.text(max_size=120), max_size=4), st.text(max_size=60))
 def test_any_text_can_be_weighed(texts: list[str], question: str) -> None:
     found = selection.candidates([(text, "") for text in texts])
