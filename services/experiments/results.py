@@ -69,7 +69,7 @@ async def results(store: Store, analyst: Analyst, experiment: str) -> Results:
 
 
 def _ran(experiment: Experiment, now: datetime) -> float:
-    """Seconds for which it has assigned."""
+    """Seconds since it was first started, pauses included, until it was stopped: looks are at set times."""
     if experiment.start_time is None:
         return 0.0
     return max(((experiment.stop_time or now) - experiment.start_time).total_seconds(), 0.0)

@@ -35,3 +35,11 @@ def test_every_link_of_the_documentation_leads_somewhere() -> None:
     local = [(file, link.partition("#")[0]) for file, link in links if "://" not in link and not link.startswith("#")]
     assert local
     assert not [f"{file.relative_to(ROOT)}: {link}" for file, link in local if not (file.parent / link).exists()]
+
+
+def test_the_manifests_set_no_variable_that_nothing_reads() -> None:
+    manifests = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "deploy/k8s").rglob("*.yaml"))
+    given = set(re.findall(r"name: ([A-Z][A-Z_]+)\b|^  ([A-Z][A-Z_]+):", manifests, re.MULTILINE))
+    names = {one or other for one, other in given}
+    assert {"DATABASE_URL", "OLLAMA_BASE_URL"} <= names
+    assert names <= set(re.findall(r"^\| `([A-Z_]+)`", page(), re.MULTILINE))
