@@ -37,14 +37,20 @@ class Rarities:
         """
         term_ids = term_ids[:_MOST_TERMS]
         now = time.monotonic()
-        missing = [term for term in term_ids if self._known.get((collection_uid, term), (0.0, 0.0))[1] < now]
+        # Taken before waiting: meanwhile others may push out what is known now.
+        rarities = {term: rarity for term in term_ids if (rarity := self._fresh(collection_uid, term, now)) is not None}
+        missing = [term for term in dict.fromkeys(term_ids) if term not in rarities]
         if missing:
             found = await self._store.rarities(collection_uid, missing)
             for term in missing:
-                self._known[(collection_uid, term)] = (found.get(term, 0.0), now + _FRESH_SECONDS)
+                rarities[term] = found.get(term, 0.0)
+                self._known[(collection_uid, term)] = (rarities[term], now + _FRESH_SECONDS)
                 self._known.move_to_end((collection_uid, term))
-        rarities = {term: self._known[(collection_uid, term)][0] for term in term_ids}
         while len(self._known) > _MOST_REMEMBERED:
             self._known.popitem(last=False)
         unknown = max(rarities.values(), default=0.0) or _UNKNOWN
-        return {term: rarity or unknown for term, rarity in rarities.items()}
+        return {term: rarities[term] or unknown for term in term_ids}
+
+    def _fresh(self, collection_uid: UUID, term: int, now: float) -> float | None:
+        rarity, until = self._known.get((collection_uid, term), (0.0, 0.0))
+        return rarity if until >= now else None
