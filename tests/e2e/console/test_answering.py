@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TYPE_CHECKING
 
@@ -81,13 +82,12 @@ async def test_escape_stops(console: ConsolePage) -> None:
 
 
 async def test_what_is_stopped_before_it_began_does_not_claim_to_keep_anything(console: ConsolePage) -> None:
-    async def hold(route: Route) -> None:
-        await console.page.locator("#stop").click()
-        await console.expect_state("stopped")
-        await route.abort()
-
-    await console.page.route("**/v1/answer:stream", hold)
+    held: asyncio.Queue[Route] = asyncio.Queue()
+    await console.page.route("**/v1/answer:stream", held.put_nowait)
     await console.send(QUESTION)
+    await asyncio.wait_for(held.get(), 10)
+    await console.page.locator("#stop").click()
+    await console.expect_state("stopped")
     await expect(console.answer).to_contain_text("Stopped before anything arrived")
 
 
