@@ -133,7 +133,8 @@ class Telemetry(Interceptor):
         ):
             try:
                 yield
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, GeneratorExit):
+                # A stream that is cancelled while it waits to send is closed, not cancelled.
                 outcome.code = "CANCELLED"
                 raise
             finally:

@@ -53,7 +53,7 @@ class Echo(generation_service_pb2_grpc.GenerationServiceServicer):
                 await asyncio.sleep(3600)
             if request.model == "missing":
                 raise Failure(Reason.GENERATION_FAILED, "cut")
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):
             self.cancelled += 1
             raise
         finished = generation_service_pb2.GenerationFinished(finish_reason=generation_pb2.FINISH_REASON_STOP)

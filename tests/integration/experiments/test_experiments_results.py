@@ -187,7 +187,12 @@ async def test_counts_stand_without_their_analysis(service: Service) -> None:
     found = await results_without_the_child(service, service.process.pid)
     assert found.analysis_missing == result_pb2.UNCOMPUTABLE_ANALYSIS_FAILED
     assert found.variants[0].metrics[0].outcomes == 2
-    assert (await results(service)).comparisons
+    for _ in range(5):  # as the failure says: ask again
+        healed = await results(service)
+        if healed.comparisons:
+            break
+        await asyncio.sleep(1)
+    assert healed.comparisons
 
 
 def power(**fields: Any) -> result_service_pb2.ComputePowerRequest:
