@@ -69,7 +69,7 @@ def test_the_page_shows_every_operation(gateway: Gateway) -> None:
         page.wait_for_selector("section.operation")
         assert page.locator("section.operation").count() == sum(len(verbs) for verbs in paths.values())
         page.locator("#GenerationService_Generate summary").first.click()
-        assert page.locator("#GenerationService_Generate .fields .fields").first.is_visible()
+        page.locator("#GenerationService_Generate .fields .fields").first.wait_for(state="visible", timeout=10_000)
         page.fill("#filter", "embed")
         assert page.locator("section.operation:visible").count() == 2
         browser.close()

@@ -172,10 +172,12 @@ async def test_given_servers_are_used_and_none_of_ours_started(tmp_path: Path) -
                 assert secret not in shown
 
 
-@pytest.mark.parametrize("variable", ["DATABASE_URL", "REDIS_URL", "QDRANT_URL"])
-async def test_a_given_server_that_does_not_answer_is_named(tmp_path: Path, variable: str) -> None:
+@pytest.mark.parametrize(
+    ("variable", "scheme"), [("DATABASE_URL", "postgresql"), ("REDIS_URL", "redis"), ("QDRANT_URL", "http")]
+)
+async def test_a_given_server_that_does_not_answer_is_named(tmp_path: Path, variable: str, scheme: str) -> None:
     port = free_port()
-    async with Launcher(tmp_path, **{variable: f"redis://name:secret@127.0.0.1:{port}"}) as launcher:
+    async with Launcher(tmp_path, **{variable: f"{scheme}://name:secret@127.0.0.1:{port}"}) as launcher:
         assert await launcher.end() == 1
         assert f"{variable} points to 127.0.0.1:{port}, which does not answer" in "\n".join(launcher.lines)
         assert "secret" not in "\n".join(launcher.lines)
