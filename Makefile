@@ -49,6 +49,10 @@ ask: .venv/.runtime ## Ask the running suite: make ask Q="What is penstock?"
 test: check ## Install what is needed, then run all checks and all tests
 	$(BIN)/pytest
 
+.PHONY: retest
+retest: .venv/.dev ## Run once more what failed in the last run
+	$(BIN)/pytest --last-failed --last-failed-no-failures none
+
 .PHONY: test-unit
 test-unit: .venv/.dev ## Run the fast tests only
 	$(BIN)/pytest tests/unit
