@@ -31,6 +31,16 @@ def embedder(subject: Subject) -> Subject:
     return subject
 
 
+async def seen_busy(subject: Subject, count: int) -> bool:
+    """Whether the engine's own count gets there; vLLM tells it some steps late."""
+    assert subject.busy is not None
+    for _ in range(100):
+        if await subject.busy() == count:
+            return True
+        await asyncio.sleep(0.02)
+    return False
+
+
 async def idle_after(subject: Subject) -> float:
     """Seconds until the engine itself says that it works on nothing; at most 5."""
     assert subject.busy is not None
@@ -101,7 +111,7 @@ async def test_closing_the_stream_stops_the_engine_at_once(writer: Subject) -> N
         assert isinstance(await anext(events), Delta)
         if writer.busy is None:
             return
-        assert await writer.busy() == 1
+        assert await seen_busy(writer, 1)
     assert await idle_after(writer) < writer.notices
 
 
@@ -116,7 +126,7 @@ async def test_cancelling_the_task_stops_the_engine_at_once(writer: Subject) -> 
     task = asyncio.create_task(consume())
     await asyncio.wait_for(begun.wait(), 30)
     if writer.busy is not None:
-        assert await writer.busy() == 1
+        assert await seen_busy(writer, 1)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     if writer.busy is not None:
