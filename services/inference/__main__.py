@@ -154,11 +154,11 @@ def _remote_engines(settings: InferenceSettings) -> list[Engine]:
     if not (settings.vllm_base_url or settings.openai_base_url or settings.ollama_base_url or anthropic_key):
         return []
     # aiohttp takes 10 MiB that a suite without such engines need not pay.
-    from services.inference.engines.anthropic import AnthropicEngine  # noqa: PLC0415
-    from services.inference.engines.ollama import OllamaEngine  # noqa: PLC0415
-    from services.inference.engines.openai import OpenAIEngine  # noqa: PLC0415
-    from services.inference.engines.remote import Limits  # noqa: PLC0415
-    from services.inference.engines.vllm import VllmEngine  # noqa: PLC0415
+    from services.inference.engines.anthropic import AnthropicEngine  # noqa: PLC0415 - brings aiohttp
+    from services.inference.engines.ollama import OllamaEngine  # noqa: PLC0415 - brings aiohttp
+    from services.inference.engines.openai import OpenAIEngine  # noqa: PLC0415 - brings aiohttp
+    from services.inference.engines.remote import Limits  # noqa: PLC0415 - brings aiohttp
+    from services.inference.engines.vllm import VllmEngine  # noqa: PLC0415 - brings aiohttp
 
     limits = Limits(settings.connect_seconds, settings.first_token_seconds, settings.inter_token_seconds)
     embedders, viewers = _names(settings.embedding_models), _names(settings.image_models)
@@ -184,7 +184,7 @@ async def _watch_queues(settings: InferenceSettings, router: Router, stack: Asyn
     urls = _urls(settings.vllm_base_url)
     if len(urls) > 1:
         from services.inference.engines.remote import Limits  # noqa: PLC0415 - as in `_remote_engines`
-        from services.inference.engines.vllm_queue import VllmQueues  # noqa: PLC0415
+        from services.inference.engines.vllm_queue import VllmQueues  # noqa: PLC0415 - brings aiohttp
 
         # vLLM's servers are the first of the engines.
         servers = zip(router.models.engines, urls, strict=False)
