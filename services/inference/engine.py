@@ -254,7 +254,7 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """The technology: `ollama`, `openai`, `anthropic`, `llamacpp`, `minilm`, `extractive`."""
+        """The technology: `vllm`, `openai`, `ollama`, `anthropic`, `llamacpp`, `minilm`, `extractive`."""
 
     async def models(self) -> Sequence[Model]:
         """The models it can serve now. Cheap enough to be called every few seconds; raises ENGINE_UNAVAILABLE when gone."""

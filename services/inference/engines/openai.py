@@ -110,7 +110,7 @@ class OpenAIEngine:
         limits: How long it may take.
     """
 
-    name = _NAME
+    name: str = _NAME
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class OpenAIEngine:
         # Servers have paths of their own beside the API's.
         root = re.split(r"(?=/v\d)", url, maxsplit=1)[0]
         self._api = url.removeprefix(root)
-        self._server = RemoteServer(_NAME, root, headers=headers, limits=limits or Limits())
+        self._server = RemoteServer(self.name, root, headers=headers, limits=limits or Limits())
         self._embedding_models = frozenset(embedding_models)
         self._image_models = frozenset(image_models)
         self._owners: dict[str, str] = {}
@@ -142,7 +142,7 @@ class OpenAIEngine:
         try:
             cards = _decode_cards(answer)
         except msgspec.DecodeError as error:
-            raise unavailable(_NAME, "its list of models is not in OpenAI's format") from error
+            raise unavailable(self.name, "its list of models is not in OpenAI's format") from error
         self._owners = {card.id: card.owned_by for card in cards.data}
         self._adapters = {card.id for card in cards.data if card.parent}
         props = await self._props() if _LLAMACPP in self._owners.values() else None
@@ -154,15 +154,15 @@ class OpenAIEngine:
         if (has_images or generation.form != Form()) and generation.model not in self._owners:
             await self.models()
         if not self._is_outside or self._owners.get(generation.model) in _MORE:
-            check_addresses(_NAME, generation)
+            check_addresses(self.name, generation)
         body = self._chat(grounded(generation))
         try:
             async with self._server.stream(f"{self._api}/chat/completions", body) as lines:
-                answer = _Answer(generation.form)
+                answer = _Answer(self.name, generation.form)
                 while not answer.is_done:
                     batch = await lines.more()
                     if batch is None:
-                        raise failed(_NAME, "the stream ended without its end mark; the text may be cut")
+                        raise failed(self.name, "the stream ended without its end mark; the text may be cut")
                     failure = answer.read(batch)
                     deltas = answer.answers.take()
                     if deltas:
@@ -182,9 +182,9 @@ class OpenAIEngine:
         try:
             vectors = _decode_vectors(await self._server.post(f"{self._api}/embeddings", body))
         except msgspec.DecodeError as error:
-            raise failed(_NAME, "its embeddings are not in OpenAI's format") from error
+            raise failed(self.name, "its embeddings are not in OpenAI's format") from error
         if len(vectors.data) != len(inputs):
-            raise failed(_NAME, f"it gave {len(vectors.data)} embeddings for {len(inputs)} inputs")
+            raise failed(self.name, f"it gave {len(vectors.data)} embeddings for {len(inputs)} inputs")
         tokens = vectors.usage.prompt_tokens if vectors.usage else None
         ordered = sorted(vectors.data, key=lambda vector: vector.index)
         return Embeddings([vector.embedding for vector in ordered], tokens, UsageSource.REPORTED)
@@ -204,7 +204,7 @@ class OpenAIEngine:
         try:
             tokens = _decode_tokens(await self._server.post("/tokenize", msgspec.json.encode(body))).tokens
         except msgspec.DecodeError as error:
-            raise failed(_NAME, "its tokens are not in the format of vLLM or llama.cpp") from error
+            raise failed(self.name, "its tokens are not in the format of vLLM or llama.cpp") from error
         return Tokens(len(tokens), tuple(tokens), UsageSource.REPORTED)
 
     async def close(self) -> None:
@@ -223,12 +223,13 @@ class OpenAIEngine:
         meta = card.meta or _Meta()
         return Model(
             name=card.id,
-            engine=_NAME,
+            engine=self.name,
             capabilities=(Capability.EMBEDDING, *dimensions.more(card.id)) if embeds else self._writing(card, props),
             context_tokens=card.max_model_len or meta.n_ctx or meta.n_ctx_train or 0,
             dimensions=(meta.n_embd or 0) if embeds else 0,
             size_bytes=meta.size or 0,
             description="A model of a server with the OpenAI API.",
+            # Of the vectors, which collections keep: the same whatever the adapter is called.
             fingerprint=f"{_NAME}:{card.id}" if embeds else "",
         )
 
@@ -265,7 +266,8 @@ class OpenAIEngine:
 class _Answer:
     """Reads the server-sent events of one completion."""
 
-    def __init__(self, form: Form) -> None:
+    def __init__(self, engine: str, form: Form) -> None:
+        self._engine = engine
         self.is_done = False
         self.answers = openai_chat.Answers(form)
 
@@ -275,22 +277,22 @@ class _Answer:
             if not line.startswith(b"data:"):
                 # Blank lines, comments that keep the connection alive, and names of events.
                 if line.startswith(b"{"):
-                    return failed(_NAME, "it sent something else than server-sent events")
+                    return failed(self._engine, "it sent something else than server-sent events")
                 continue
             payload = line[5:].strip()
             if payload == b"[DONE]":
                 self.is_done = True
-                return None if self.answers.is_complete() else failed(_NAME, "it ended without a finish reason")
+                return None if self.answers.is_complete() else failed(self._engine, "it ended without a finish reason")
             try:
                 chunk = _decode_chunk(payload)
                 if chunk.error is not None:
-                    return refused_in_stream(_NAME, chunk.error)
+                    return refused_in_stream(self._engine, chunk.error)
                 self.answers.take_in(chunk)
                 if self.answers.is_cut():
                     self.is_done = True
                     return None
             except ValueError:  # what msgspec raises, and UnicodeDecodeError, are
-                return failed(_NAME, "it sent a malformed chunk")
+                return failed(self._engine, "it sent a malformed chunk")
         return None
 
 

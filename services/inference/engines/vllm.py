@@ -41,6 +41,8 @@ class VllmEngine(OpenAIEngine):
     The arguments are those of OpenAIEngine.
     """
 
+    name = "vllm"
+
     def __init__(
         self,
         base_url: str,

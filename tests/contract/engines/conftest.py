@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 # Name of the case: where it is opened, and the variables of which one must be set for it.
 CASES = {
     "openai-llamacpp": ("fixture_openai.open_llamacpp_server", ""),
-    "openai-vllm": ("fixture_vllm.open_writer", "VLLM_BASE_URL VLLM_PYTHON"),
-    "openai-vllm-minilm": ("fixture_vllm.open_embedder", "VLLM_PYTHON"),
+    "vllm": ("fixture_vllm.open_writer", "VLLM_BASE_URL VLLM_PYTHON"),
+    "vllm-minilm": ("fixture_vllm.open_embedder", "VLLM_PYTHON"),
     "ollama-written": ("fixture_ollama.open_written_server", ""),
     "anthropic-written": ("fixture_anthropic.open_written_server", ""),
     "ollama-real": ("fixture_ollama.open_real_server", "OLLAMA_BASE_URL"),
@@ -30,7 +30,7 @@ CASES = {
     "extractive-minilm": ("fixture_embedded.open_extractive_with_minilm", ""),
 }
 # Of servers that take long to start there is one a session: the fixture that gives its address. All others open in a folder.
-SERVED = {"openai-vllm": "vllm_writer", "openai-vllm-minilm": "vllm_embedder"}
+SERVED = {"vllm": "vllm_writer", "vllm-minilm": "vllm_embedder"}
 
 
 HERE = [case for case, (_, needed) in CASES.items() if not needed or any(map(os.environ.get, needed.split()))]

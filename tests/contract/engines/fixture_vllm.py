@@ -1,4 +1,4 @@
-"""The `openai` engine over a real vLLM: one that VLLM_BASE_URL names, or one started here by the interpreter VLLM_PYTHON."""
+"""The `vllm` engine over a real vLLM: one that VLLM_BASE_URL names, or one started here by the interpreter VLLM_PYTHON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import aiohttp
 import pytest
 
 from services.inference.engine import Capability
-from services.inference.engines.openai import OpenAIEngine, base_url_of
+from services.inference.engines.openai import base_url_of
+from services.inference.engines.vllm import VllmEngine
 from tests.contract.engines import tiny_llama_hf
 from tests.contract.engines.fixture_openai import NOWHERE
 from tests.contract.engines.subject import Subject
@@ -109,7 +110,7 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
 
 @asynccontextmanager
 async def open_writer(address: str) -> AsyncIterator[Subject]:
-    engine = OpenAIEngine(address, api_key=os.environ.get("VLLM_API_KEY", ""))
+    engine = VllmEngine(address, api_key=os.environ.get("VLLM_API_KEY", ""))
     async with aiohttp.ClientSession() as session:
 
         async def busy() -> int:
@@ -122,15 +123,15 @@ async def open_writer(address: str) -> AsyncIterator[Subject]:
             models = [model for model in await engine.models() if Capability.GENERATION in model.capabilities]
             # Half of the context is left to the prompt. Its gauges come from another process, a step later.
             long = (models[0].context_tokens or 2048) // 2
-            yield Subject(engine, models[0].name, "", OpenAIEngine(NOWHERE), busy, notices=0.5, long=long)
+            yield Subject(engine, models[0].name, "", VllmEngine(NOWHERE), busy, notices=0.5, long=long)
         finally:
             await engine.close()
 
 
 @asynccontextmanager
 async def open_embedder(address: str) -> AsyncIterator[Subject]:
-    engine = OpenAIEngine(address)
+    engine = VllmEngine(address)
     try:
-        yield Subject(engine, "", MINILM, OpenAIEngine(NOWHERE))
+        yield Subject(engine, "", MINILM, VllmEngine(NOWHERE))
     finally:
         await engine.close()

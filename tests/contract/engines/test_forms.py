@@ -71,7 +71,7 @@ async def test_a_text_is_json_of_the_schema(subject: Subject) -> None:
     (answer,), end, _ = await answered(subject, form=Form(output=JsonSchema(SCHEMA)))
     if end.finish_reason is FinishReason.LENGTH:
         # vLLM lets blanks stand between any two tokens, and random weights may write nothing else.
-        assert subject.engine.name == "openai"
+        assert subject.engine.name == "vllm"
         assert answer.text.startswith("{")
         return
     document = json.loads(answer.text)
@@ -308,12 +308,12 @@ async def test_llamacpps_own_server_calls_tools(tmp_path_factory: pytest.TempPat
 
 async def test_a_template_without_a_place_for_tools_is_told(subject: Subject) -> None:
     models = {model.name: model for model in await subject.engine.models()}
-    if subject.model != "tiny" or (subject.engine.name == "openai" and not subject.ignores_names):
+    if subject.model != "tiny" or subject.engine.name == "vllm":
         pytest.skip("no template of ours")
     assert Capability.TOOLS not in models["tiny"].capabilities
 
 
-@pytest.mark.skipif("openai-vllm" not in HERE, reason="make test-vllm runs this")
+@pytest.mark.skipif("vllm" not in HERE, reason="make test-vllm runs this")
 async def test_vllm_calls_the_tool_that_is_named(vllm_writer: str) -> None:
     async with open_writer(vllm_writer) as subject:
         caller = replace(subject, caller=subject.model)

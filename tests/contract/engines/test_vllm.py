@@ -1,4 +1,4 @@
-"""What only a real vLLM shows of the `openai` engine, beyond the contract of all engines."""
+"""What only a real vLLM shows of the `vllm` engine, beyond the contract of all engines."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from tests.contract.engines.subject import Subject
 
-writes = pytest.mark.skipif("openai-vllm" not in HERE, reason="make test-vllm runs this")
-embeds = pytest.mark.skipif("openai-vllm-minilm" not in HERE, reason="make test-vllm runs this")
+writes = pytest.mark.skipif("vllm" not in HERE, reason="make test-vllm runs this")
+embeds = pytest.mark.skipif("vllm-minilm" not in HERE, reason="make test-vllm runs this")
 TEXTS = ("A penstock carries water to the turbine.", "Water hammer is a surge of pressure.", "The cat sleeps.")
 
 

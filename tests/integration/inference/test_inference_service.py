@@ -1,4 +1,4 @@
-"""The service as a process over gRPC, with llama.cpp's own server behind its `openai` engine."""
+"""The service as a process over gRPC, with llama.cpp's own server behind its `vllm` engine."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def idle(llama: LlamaServer) -> float:
 async def test_models_of_all_engines_are_listed(channel: grpc.aio.Channel) -> None:
     stub: Any = model_service_pb2_grpc.ModelServiceStub(channel)
     models = {one.model: one for one in (await stub.ListModels(model_service_pb2.ListModelsRequest())).models}
-    assert (models["tiny"].engine, models["tiny"].is_auto) == ("openai", True)
+    assert (models["tiny"].engine, models["tiny"].is_auto) == ("vllm", True)
     assert (models["all-minilm-l6-v2"].engine, models["all-minilm-l6-v2"].is_auto) == ("minilm", True)
     assert list(models["extractive"].capabilities) == [model_pb2.CAPABILITY_EXTRACTION]
     assert not models["extractive"].is_auto
@@ -79,7 +79,7 @@ async def test_a_stream_has_its_events_in_their_order(generation: Any) -> None:
     assert kinds[-2:] == ["usage", "finished"]
     assert set(kinds[1:-2]) == {"delta"}
     started, finished = events[0].started, events[-1].finished
-    assert (started.model, started.engine, started.request_id, started.variant) == ("tiny", "openai", "req-7", "")
+    assert (started.model, started.engine, started.request_id, started.variant) == ("tiny", "vllm", "req-7", "")
     assert finished.finish_reason == generation_pb2.FINISH_REASON_LENGTH
     assert finished.usage.output_tokens == 40
     assert finished.usage.source == generation_pb2.USAGE_SOURCE_REPORTED
