@@ -26,7 +26,7 @@ from services.retrieval.documents import Library
 from services.retrieval.handlers import CollectionHandlers, DocumentHandlers, SearchHandlers
 from services.retrieval.inference import InferenceEmbedder
 from services.retrieval.inference_generation import InferenceGenerator
-from services.retrieval.ingestion import Indexer
+from services.retrieval.ingestion.indexer import Indexer
 from services.retrieval.search import Searcher
 from services.retrieval.settings import RetrievalSettings
 from services.retrieval.stores.postgres_collections import PostgresCollections

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from services.retrieval.catalog import Catalog
-    from services.retrieval.ingestion import Indexer
+    from services.retrieval.ingestion.indexer import Indexer
     from services.retrieval.reader_process import Outcome
 
 _log = logging.getLogger(__name__)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from services.retrieval.ingestion import Indexer
+from services.retrieval.ingestion.indexer import Indexer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from uuid import UUID
 
-    from services.retrieval.jobs import Erasure, Expected
+    from services.retrieval.ingestion.jobs import Erasure, Expected
 
 
 class NothingToDo:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from uuid import UUID
 
-    from services.retrieval.jobs import Content, Job
+    from services.retrieval.ingestion.jobs import Content, Job
 
 
 class Progress:

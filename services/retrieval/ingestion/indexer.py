@@ -20,8 +20,8 @@ from uuid import UUID, uuid4
 from services.chassis.call import current_call, enter_call
 from services.chassis.errors import Failure, Reason
 from services.retrieval.analysis import ANALYZER, CHANGED_AFTER
-from services.retrieval.batches import Progress, chunks_of, known_places, points_of
 from services.retrieval.embedding import embed_as
+from services.retrieval.ingestion.batches import Progress, chunks_of, known_places, points_of
 from services.retrieval.store import CollectionMissingError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from services.retrieval.chunking import Chunk
     from services.retrieval.embedding import Embedder
-    from services.retrieval.jobs import Erasure, Job, Jobs
+    from services.retrieval.ingestion.jobs import Erasure, Job, Jobs
     from services.retrieval.store import Store
 
 _log = logging.getLogger(__name__)
