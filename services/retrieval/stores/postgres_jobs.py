@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from services.chassis.postgres import outages, transaction
 from services.retrieval.embedding import EmbedderIdentity
-from services.retrieval.jobs import Content, Erasure, Expected, Job
+from services.retrieval.ingestion.jobs import Content, Erasure, Expected, Job
 from services.retrieval.reading import Heading
 from services.retrieval.stores.postgres_documents import LEASE_SECONDS
 from services.retrieval.stores.rows import plain_uuid
