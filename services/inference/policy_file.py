@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
-import os
-import tempfile
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
 from services.chassis.errors import Failure, Reason, invalid_field
 from services.inference.policy import Policy, checked
+from services.inference.whole_files import locked, write
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
 _log = logging.getLogger(__name__)
 
@@ -129,13 +125,13 @@ class PolicyFile:
         path = self._path.resolve()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(path):
+            with locked(path):
                 there = _revision(_read(path))
                 # Repeating an update that has come through does no harm.
                 if revision and there not in {revision, _revision(text)}:
                     message = "revision: the policy has changed since it was read; read it again and repeat the change"
                     raise Failure(Reason.POLICY_CHANGED, message, metadata={"revision": there})
-                _write(path, text)
+                write(path, text)
         except OSError as error:
             message = "the file of the policy cannot be written here; change it where it comes from"
             raise Failure(Reason.POLICY_READ_ONLY, message) from error
@@ -207,31 +203,3 @@ def _read(path: Path) -> bytes:
     if len(text) > _MOST_BYTES:
         raise Failure(Reason.INVALID_FIELD, f"policy: the file is larger than {_MOST_BYTES} bytes")
     return text
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keeps other processes from changing the file meanwhile."""
-    with path.with_name(f".{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _write(path: Path, text: bytes) -> None:
-    """Puts the whole file in place of the old one, or leaves that as it is, also when the machine dies meanwhile."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except OSError:
-        with suppress(OSError):
-            Path(name).unlink()
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
