@@ -3,7 +3,10 @@
 There is room for so many requests at once. Each class of priority has a share of it that no other class may take; the rest
 goes to the highest class that waits, but first to whoever has waited past the class's patience. A tenant may hold only so
 much of the room; what it asks for beyond that waits beside the queues, in nobody's way. Taking and giving back a permit costs
-a few dictionary operations, whatever the length of the queues. One event loop only.
+some microseconds, whatever the length of the queues.
+
+Several processes may share the room (see `workers.ledger`): all limits hold over all of them, and their queues are one queue.
+Each process serves its own requests; who gives a permit back rings the process whose request is next. One event loop a process.
 """
 
 from __future__ import annotations
@@ -13,9 +16,10 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from services.chassis.errors import Failure, Reason
+from services.inference.workers.ledger import IN_USE, WAITING, Ledger, Shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -93,19 +97,19 @@ class _Waiter:
 
 @dataclass(slots=True)
 class _Tenant:
-    """`held` counts permits and places in a line; `parked` wait for one of them."""
+    """`held` counts permits and places in a line, of this process; `parked` wait for one of them."""
 
+    place: int
     held: int = 0
     parked: OrderedDict[int, _Waiter] = field(default_factory=OrderedDict)
 
 
 @dataclass(slots=True)
 class _Lane:
-    """A class at work. `line` holds waiters by id, oldest first; `waiting` also counts those parked at their tenants."""
+    """A class at work. `line` holds waiters of this process by id, oldest first."""
 
+    number: int
     limits: Class
-    in_use: int = 0
-    waiting: int = 0
     line: OrderedDict[int, _Waiter] = field(default_factory=OrderedDict)
 
 
@@ -117,18 +121,34 @@ class Load:
     waiting: int
 
 
+class Neighbors(Protocol):
+    """The other processes that share a ledger."""
+
+    def lives(self, row: int) -> bool:
+        """Whether the row's process is there."""
+
+    def ring(self, row: int) -> bool:
+        """Asks the row's process to call `Admission.look`; false where it is gone."""
+
+
 # How much a finished request counts in the mean time that one takes.
 _WEIGHT: Final = 0.05
+# Seconds after which a process that was asked to serve its first in line, and has not, is passed over until it does.
+_PASSED_OVER_AFTER: Final = 0.25
+# Seconds between two looks at which processes are still there, while requests come that find no room.
+_REAP_SECONDS: Final = 0.05
 
 
 class Admission:
     """Hands out permits.
 
     Args:
-        room: How many requests may work at once, at least 1.
+        room: How many requests may work at once, at least 1; in all processes that share the ledger together.
         classes: All classes; `classes_for(room)` where not given.
         tenant_room: How many permits one tenant may hold; 0 for no limit. Requests without a tenant have none.
-        clock: Gives seconds.
+        clock: Gives seconds, the same ones in all processes.
+        open_ledger: Opens what is counted in; of this process alone where not given.
+        neighbors: The processes that share it; None where there are none.
 
     Raises:
         ValueError: The reserved permits leave no room for the rest.
@@ -141,29 +161,34 @@ class Admission:
         *,
         tenant_room: int = 0,
         clock: Callable[[], float] = time.monotonic,
+        open_ledger: Callable[[int, str], Ledger] | None = None,
+        neighbors: Neighbors | None = None,
     ) -> None:
         classes = classes or classes_for(room)
         reserved = sum(one.reserved for one in classes.values())
         if room < 1 or reserved >= room:
             raise ValueError(f"{reserved} of {room} permits are reserved; at least one must be for all")
         self._room = room
-        self._lanes = {priority: _Lane(classes[priority]) for priority in Priority}
+        self._lanes = {priority: _Lane(number, classes[priority]) for number, priority in enumerate(Priority)}
         self._tenant_room = tenant_room
         self._tenants: dict[str, _Tenant] = {}
         self._clock = clock
-        self._free = room
-        # Permits that are free, but kept for a class that is not using them at the moment.
-        self._kept = reserved
         self._mean_seconds = 1.0
+        self._reaped = 0.0
+        tenants = _power_of_two(4 * (room + sum(one.queue for one in classes.values()))) if tenant_room else 0
+        limits = f"{room} {tenant_room} {sorted(classes.items())}"
+        self._ledger = (open_ledger or _private)(tenants, limits)
+        self._neighbors = neighbors
 
     def load(self) -> dict[Priority, Load]:
-        """How busy each class is."""
-        return {priority: Load(lane.in_use, lane.waiting) for priority, lane in self._lanes.items()}
+        """How busy each class is with requests of this process."""
+        own = self._ledger.own
+        return {priority: Load(own(IN_USE, lane.number), own(WAITING, lane.number)) for priority, lane in self._lanes.items()}
 
     @property
     def free(self) -> int:
         """Permits that nobody holds."""
-        return self._free
+        return self._room - sum(self._ledger.total(IN_USE, lane.number) for lane in self._lanes.values())
 
     async def enter(self, priority: Priority, tenant: str = "", most_seconds: float | None = None) -> Permit:
         """Waits for a permit. Cancelling gives the place in the line up at once.
@@ -179,20 +204,55 @@ class Admission:
         """
         now = self._clock()
         lane = self._lanes[priority]
-        party = self._party(tenant)
-        if (party is None or party.held < self._tenant_room) and not lane.line and self._may_take(lane):
-            self._take(lane)
-            if party is not None:
-                party.held += 1
+        waiter = self._taken_or_lined_up(priority, lane, tenant, now)
+        if waiter is None:
             return Permit(self, priority, tenant, 0.0, now)
-        if lane.waiting >= lane.limits.queue:
-            self._forget(tenant, party)
-            raise self._refusal(priority, f"all {lane.limits.queue} places of its queue are taken")
-        waiter = _Waiter(priority, tenant, now, now, asyncio.get_running_loop().create_future())
-        lane.waiting += 1
-        self._line_up(waiter, lane, party)
         await self._wait(waiter, lane, most_seconds)
         return Permit(self, priority, tenant, self._clock() - now, self._clock())
+
+    def look(self) -> None:
+        """Serves whoever waits here and may go, after something has changed in another process."""
+        with self._ledger.turn():
+            self._ledger.ask(self._ledger.mine, 0.0)
+            if any(party.parked for party in self._tenants.values()):
+                self._unpark_all()
+            self._hand_out()
+
+    def look_again(self) -> None:
+        """As `look`, and first gives back what processes held that are gone; for calling from time to time."""
+        if self._neighbors is None or not self._is_waited_for():
+            return
+        with self._ledger.turn():
+            self._reap()
+        self.look()
+
+    def _taken_or_lined_up(self, priority: Priority, lane: _Lane, tenant: str, now: float) -> _Waiter | None:
+        """Takes a permit, or gives the place in a queue."""
+        ledger = self._ledger
+        with ledger.turn():
+            party = self._party(tenant)
+            if self._goes_first(lane, party):
+                self._take(lane)
+                if party is not None:
+                    self._hold(party, 1)
+                return None
+            if self._neighbors is not None and now - self._reaped >= _REAP_SECONDS:
+                # What keeps it waiting may be what a process held that is gone.
+                self._reaped = now
+                if self._reap():
+                    self._hand_out()
+                    if self._goes_first(lane, party):
+                        self._take(lane)
+                        if party is not None:
+                            self._hold(party, 1)
+                        return None
+            if ledger.total(WAITING, lane.number) >= lane.limits.queue:
+                self._forget(tenant, party)
+                raise self._refusal(priority, f"all {lane.limits.queue} places of its queue are taken")
+            waiter = _Waiter(priority, tenant, now, now, asyncio.get_running_loop().create_future())
+            ledger.add(WAITING, lane.number, 1)
+            self._line_up(waiter, lane, party)
+            return waiter
 
     async def _wait(self, waiter: _Waiter, lane: _Lane, most_seconds: float | None) -> None:
         limit = lane.limits.queue_seconds
@@ -205,8 +265,9 @@ class Admission:
                 # Given in the moment of leaving: hand it on.
                 Permit(self, waiter.priority, waiter.tenant, 0.0, self._clock()).release()
             else:
-                self._withdraw(waiter, lane)
-                self._hand_out()
+                with self._ledger.turn():
+                    self._withdraw(waiter, lane)
+                    self._hand_out()
             if not isinstance(error, TimeoutError):
                 raise
             if is_callers:
@@ -215,98 +276,209 @@ class Admission:
                 ) from None
             raise self._refusal(waiter.priority, f"it has waited {limit:g} s for its turn") from None
 
+    def _is_waited_for(self) -> bool:
+        return any(self._ledger.own(WAITING, lane.number) for lane in self._lanes.values())
+
+    def _goes_first(self, lane: _Lane, party: _Tenant | None) -> bool:
+        """Whether a request that has just come may work at once: there is room, and nobody waits for it."""
+        if self._line_of(lane) is not None or not self._has_room(party):
+            return False
+        free = self.free
+        # Also where another process has yet to take what is its.
+        return self._may_take(lane, free, self._kept()) and (self._neighbors is None or self._next(free) is None)
+
     def _party(self, tenant: str) -> _Tenant | None:
         if not tenant or not self._tenant_room:
             return None
-        return self._tenants.setdefault(tenant, _Tenant())
+        known = self._tenants.get(tenant)
+        if known is None:
+            known = self._tenants[tenant] = _Tenant(self._ledger.place_of(tenant))
+        return known
+
+    def _has_room(self, party: _Tenant | None) -> bool:
+        """Whether the tenant may have one more, and none of its own waits for that already."""
+        if party is None:
+            return True
+        return self._ledger.held(party.place) < self._tenant_room and self._parked_first(party) is None
+
+    def _parked_first(self, party: _Tenant) -> int | None:
+        """The row where the tenant's surplus has waited longest; None where there is none."""
+        rows = [(since, row) for row in self._ledger.rows if (since := self._ledger.parked(row, party.place))]
+        first = min(((since, row) for since, row in rows if not self._is_passed_over(row)), default=None)
+        return None if first is None else first[1]
 
     def _forget(self, tenant: str, party: _Tenant | None) -> None:
         if party is not None and not party.held and not party.parked:
             self._tenants.pop(tenant, None)
 
+    def _hold(self, party: _Tenant, change: int) -> None:
+        party.held += change
+        self._ledger.hold(party.place, change)
+
     def _line_up(self, waiter: _Waiter, lane: _Lane, party: _Tenant | None) -> None:
-        if party is None:
-            lane.line[id(waiter)] = waiter
-        elif party.held < self._tenant_room:
-            party.held += 1
-            lane.line[id(waiter)] = waiter
-        else:
+        if self._has_room(party):
+            if party is not None:
+                self._hold(party, 1)
+            self._into_line(waiter, lane)
+        elif party is not None:
             party.parked[id(waiter)] = waiter
+            self._tell_parked(party)
+
+    def _into_line(self, waiter: _Waiter, lane: _Lane) -> None:
+        lane.line[id(waiter)] = waiter
+        self._tell_head(lane)
+
+    def _tell_head(self, lane: _Lane) -> None:
+        first = next(iter(lane.line.values()), None)
+        self._ledger.set_head(lane.number, 0.0 if first is None else first.lined_up)
+
+    def _tell_parked(self, party: _Tenant) -> None:
+        first = next(iter(party.parked.values()), None)
+        self._ledger.set_parked(party.place, 0.0 if first is None else first.arrived)
 
     def _withdraw(self, waiter: _Waiter, lane: _Lane) -> None:
         """Takes a waiter out of wherever it waits; nothing happens where it waits no more."""
         party = self._tenants.get(waiter.tenant)
         if lane.line.pop(id(waiter), None) is not None:
-            lane.waiting -= 1
+            self._ledger.add(WAITING, lane.number, -1)
+            self._tell_head(lane)
             if party is not None:
                 self._give_up_hold(waiter.tenant, party)
         elif party is not None and party.parked.pop(id(waiter), None) is not None:
-            lane.waiting -= 1
+            self._ledger.add(WAITING, lane.number, -1)
+            self._tell_parked(party)
             self._forget(waiter.tenant, party)
 
     def _give_up_hold(self, tenant: str, party: _Tenant) -> None:
-        party.held -= 1
-        if party.parked:
+        self._hold(party, -1)
+        self._unpark(party)
+        self._forget(tenant, party)
+
+    def _unpark(self, party: _Tenant) -> None:
+        """Lets the tenant's surplus into the lines, as far as it may; asks another process to where its turn is there."""
+        while self._ledger.held(party.place) < self._tenant_room and (row := self._parked_first(party)) is not None:
+            if row != self._ledger.mine:
+                if self._asks(row):
+                    return
+                continue
             _, waiter = party.parked.popitem(last=False)
-            party.held += 1
+            self._tell_parked(party)
+            self._hold(party, 1)
             # Its patience counts from here: it was its own tenant that it waited for.
             waiter.lined_up = self._clock()
-            self._lanes[waiter.priority].line[id(waiter)] = waiter
-        else:
-            self._forget(tenant, party)
+            self._into_line(waiter, self._lanes[waiter.priority])
 
-    def _may_take(self, lane: _Lane) -> bool:
-        return self._free > 0 and (lane.in_use < lane.limits.reserved or self._free > self._kept)
+    def _unpark_all(self) -> None:
+        for party in list(self._tenants.values()):
+            if party.parked:
+                self._unpark(party)
+
+    def _kept(self) -> int:
+        """Permits that are free, but kept for a class that is not using them at the moment."""
+        kept = 0
+        for lane in self._lanes.values():
+            kept += max(0, lane.limits.reserved - self._ledger.total(IN_USE, lane.number))
+        return kept
+
+    def _may_take(self, lane: _Lane, free: int, kept: int) -> bool:
+        return free > 0 and (free > kept or self._ledger.total(IN_USE, lane.number) < lane.limits.reserved)
 
     def _take(self, lane: _Lane) -> None:
-        self._free -= 1
-        if lane.in_use < lane.limits.reserved:
-            self._kept -= 1
-        lane.in_use += 1
+        self._ledger.add(IN_USE, lane.number, 1)
 
     def _leave(self, permit: Permit, tenant: str) -> None:
-        lane = self._lanes[permit.priority]
-        lane.in_use -= 1
-        if lane.in_use < lane.limits.reserved:
-            self._kept += 1
-        self._free += 1
         self._mean_seconds += _WEIGHT * (self._clock() - permit.since - self._mean_seconds)
-        party = self._tenants.get(tenant)
-        if party is not None:
-            self._give_up_hold(tenant, party)
-        self._hand_out()
+        with self._ledger.turn():
+            self._ledger.add(IN_USE, self._lanes[permit.priority].number, -1)
+            party = self._tenants.get(tenant)
+            if party is not None:
+                self._give_up_hold(tenant, party)
+            self._hand_out()
 
     def _hand_out(self) -> None:
-        while self._free and (waiter := self._next()) is not None:
-            lane = self._lanes[waiter.priority]
+        """Serves those who wait, in their order; where the next one waits in another process, that one is asked to go on."""
+        while (free := self.free) > 0 and (following := self._next(free)) is not None:
+            row, lane = following
+            if row != self._ledger.mine:
+                if self._asks(row):
+                    return
+                continue
+            waiter = next(iter(lane.line.values()))
             if waiter.granted.cancelled():
                 # Its task has been cancelled, but has not run since.
                 self._withdraw(waiter, lane)
                 continue
             del lane.line[id(waiter)]
-            lane.waiting -= 1
+            self._ledger.add(WAITING, lane.number, -1)
+            self._tell_head(lane)
             self._take(lane)
             waiter.granted.set_result(None)
 
-    def _next(self) -> _Waiter | None:
+    def _next(self, free: int) -> tuple[int, _Lane] | None:
         """Who is served next: the longest-waiting of those past their patience, else the first of the highest class."""
         now = self._clock()
-        first: _Waiter | None = None
-        impatient: _Waiter | None = None
+        kept = self._kept()
+        first: tuple[int, _Lane] | None = None
+        impatient: tuple[int, _Lane] | None = None
+        oldest = now
         for lane in self._lanes.values():
-            if not lane.line or not self._may_take(lane):
+            head = self._line_of(lane)
+            if head is None or not self._may_take(lane, free, kept):
                 continue
-            waiter = next(iter(lane.line.values()))
-            first = first or waiter
-            is_impatient = now - waiter.lined_up >= lane.limits.patience
-            if is_impatient and (impatient is None or waiter.lined_up < impatient.lined_up):
-                impatient = waiter
+            since, row = head
+            first = first or (row, lane)
+            if now - since >= lane.limits.patience and (impatient is None or since < oldest):
+                impatient, oldest = (row, lane), since
         return impatient or first
 
+    def _line_of(self, lane: _Lane) -> tuple[float, int] | None:
+        """Since when the first in the line of a class waits, and in which row; None where nobody does."""
+        ledger, best = self._ledger, None
+        for row in ledger.rows:
+            since = ledger.head(row, lane.number)
+            if since and (best is None or since < best[0]) and not self._is_passed_over(row):
+                best = since, row
+        return best
+
+    def _is_passed_over(self, row: int) -> bool:
+        if row == self._ledger.mine:
+            return False
+        asked = self._ledger.asked(row)
+        return asked > 0 and self._clock() - asked > _PASSED_OVER_AFTER
+
+    def _asks(self, row: int) -> bool:
+        """Asks another process to serve its first in line; false where it is gone, and what it held is given back."""
+        if not self._ledger.asked(row):
+            self._ledger.ask(row, self._clock())
+        if self._neighbors is not None and self._neighbors.ring(row):
+            return True
+        self._ledger.empty(row)
+        return False
+
+    def _reap(self) -> bool:
+        """Gives back what processes held that are gone; whether there was something."""
+        assert self._neighbors is not None  # noqa: S101 - for the type checker
+        gone = [
+            row
+            for row in self._ledger.rows
+            if row != self._ledger.mine and not self._ledger.is_blank(row) and not self._neighbors.lives(row)
+        ]
+        for row in gone:
+            self._ledger.empty(row)
+        return bool(gone)
+
     def _refusal(self, priority: Priority, why: str) -> Failure:
-        ahead = sum(lane.waiting for one, lane in self._lanes.items() if one <= priority)
+        ahead = sum(self._ledger.total(WAITING, lane.number) for one, lane in self._lanes.items() if one <= priority)
         wait = min(60.0, max(1.0, self._mean_seconds * (ahead + 1) / self._room))
         message = (
             f"there is more work than room for requests of priority {priority.name}: {why}; try again in about {wait:.0f} s"
         )
         return Failure(Reason.OVERLOADED, message, metadata={"priority": priority.name}, retry_after=wait)
+
+
+def _private(tenants: int, limits: str) -> Ledger:
+    return Ledger.private(Shape(1, tenants, limits))
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << (least - 1).bit_length()
