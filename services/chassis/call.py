@@ -22,12 +22,16 @@ class Call:
         request_id: From `x-request-id`, or made here; in logs, errors and responses.
         deadline: On the clock of `time.monotonic`; None when the caller set none.
         tenant: From `x-penstock-tenant`: on whose behalf the call is made; empty where nobody said so.
+        user: From `x-penstock-user`: who of the tenant makes it; empty where nobody said so.
+        groups: From `x-penstock-groups`, with commas between them: the groups that the user is in.
     """
 
     method: str
     request_id: str
     deadline: float | None
     tenant: str = ""
+    user: str = ""
+    groups: tuple[str, ...] = ()
 
     def remaining(self, most: float | None = None) -> float | None:
         """Seconds until the deadline, never below 0, at most `most`; None when neither bounds the call."""
@@ -52,7 +56,7 @@ def enter_call(call: Call) -> None:
 
 
 def outgoing_metadata() -> tuple[tuple[str, str], ...]:
-    """Metadata that lets the next service carry on the request id, the tenant and the trace."""
+    """Metadata that lets the next service carry on the request id, who calls, and the trace."""
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
     call = current_call()
@@ -60,6 +64,10 @@ def outgoing_metadata() -> tuple[tuple[str, str], ...]:
         carrier["x-request-id"] = call.request_id
     if call.tenant:
         carrier["x-penstock-tenant"] = call.tenant
+    if call.user:
+        carrier["x-penstock-user"] = call.user
+    if call.groups:
+        carrier["x-penstock-groups"] = ",".join(call.groups)
     return tuple(carrier.items())
 
 

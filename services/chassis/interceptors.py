@@ -33,6 +33,7 @@ _log = logging.getLogger(__name__)
 _tracer = trace.get_tracer("penstock")
 _FAR: Final = 3600.0 * 24 * 365
 _LONGEST_TENANT: Final = 256
+_MOST_GROUPS: Final = 64
 _CODE_NAMES: Final = {status.value[0]: status.name for status in grpc.StatusCode}
 
 
@@ -124,8 +125,9 @@ class Telemetry(Interceptor):
         started = time.monotonic()
         # grpc reports a call without deadline as one of very many seconds.
         deadline = started + left if left is not None and left < _FAR else None
-        tenant = metadata.get("x-penstock-tenant", "")[:_LONGEST_TENANT]
-        enter_call(Call(method=method, request_id=request_id, deadline=deadline, tenant=tenant))
+        tenant, user = (metadata.get(f"x-penstock-{who}", "")[:_LONGEST_TENANT] for who in ("tenant", "user"))
+        groups = _groups(metadata.get("x-penstock-groups", ""))
+        enter_call(Call(method, request_id, deadline, tenant, user, groups))
         parent = propagate.extract(metadata)
         with (
             _tracer.start_as_current_span(method[1:], context=parent, kind=SpanKind.SERVER) as span,
@@ -143,6 +145,12 @@ class Telemetry(Interceptor):
                 span.set_attribute("rpc.grpc.status_code", outcome.code)
                 if outcome.code in {"INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS"}:
                     span.set_status(StatusCode.ERROR)
+
+
+def _groups(text: str) -> tuple[str, ...]:
+    """The groups in a header; what is beyond the limit is left out whole, so that no group is cut into another."""
+    names = (name.strip() for name in text.split(",", _MOST_GROUPS)[:_MOST_GROUPS]) if text else ()
+    return tuple(name for name in names if 0 < len(name) <= _LONGEST_TENANT)
 
 
 def _code_name(context: Context) -> str:

@@ -29,6 +29,7 @@ _JSON_BODY: Final = r"(?i)|\s*application/([a-z0-9.+-]+\+)?json\s*(;.*)?"
 # Asks proxies on the way to the client to pass each event on as it comes.
 _UNBUFFERED: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 _REFLECTION: Final = ("/grpc.reflection.", "/grpc.health.v1.Health/")
+_IDENTITY: Final = ("x-penstock-user", "x-penstock-groups")
 _LARGEST_LENGTH: Final = 1 << 62
 
 
@@ -53,6 +54,8 @@ def build_routes(settings: GatewaySettings, contract: Contract, pages: Sequence[
     return route_pb2.RouteConfiguration(
         name="gateway",
         virtual_hosts=[host],
+        # Where keys tell who calls, nobody may say of himself which user he is.
+        request_headers_to_remove=_IDENTITY if settings.api_keys_file else [],
         max_direct_response_body_size_bytes=wrappers_pb2.UInt32Value(
             value=max((len(page.body) for page in pages), default=0) + 4096
         ),

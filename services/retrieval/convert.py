@@ -6,7 +6,7 @@ import base64
 from typing import TYPE_CHECKING, Final
 
 from google.protobuf import duration_pb2, json_format, struct_pb2, timestamp_pb2
-from penstock.retrieval.v1 import collection_pb2, document_pb2, search_pb2, search_service_pb2
+from penstock.retrieval.v1 import document_pb2, search_pb2, search_service_pb2
 
 from services.chassis.errors import invalid_field
 from services.retrieval.documents import DocumentState, Incoming
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from services.retrieval.catalog import Collection, CollectionStats
     from services.retrieval.documents import Document
     from services.retrieval.passages import Found, Hit
 
@@ -67,39 +66,6 @@ def to_struct(facts: Mapping[str, object]) -> struct_pb2.Struct:
     struct = struct_pb2.Struct()
     json_format.ParseDict(dict(facts), struct)
     return struct
-
-
-def to_collection(collection: Collection) -> collection_pb2.Collection:
-    """A collection as a message."""
-    return collection_pb2.Collection(
-        collection=collection.collection,
-        description=collection.description,
-        embedder=collection.embedder.name,
-        embedder_fingerprint=collection.embedder.fingerprint,
-        dimensions=collection.embedder.dimensions,
-        document_count=collection.document_count,
-        chunk_count=collection.chunk_count,
-        create_time=to_timestamp(collection.create_time),
-    )
-
-
-def to_stats(stats: CollectionStats) -> collection_pb2.CollectionStats:
-    """What a collection holds as a message."""
-    collection, embedder = stats.collection, stats.collection.embedder
-    return collection_pb2.CollectionStats(
-        collection=collection.collection,
-        document_count=collection.document_count,
-        pending_document_count=stats.pending_document_count,
-        chunk_count=collection.chunk_count,
-        vector_count=stats.vector_count,
-        text_bytes=stats.text_bytes,
-        stored_bytes=stats.stored_bytes,
-        last_ingest_time=to_timestamp(stats.last_ingest_time) if stats.last_ingest_time else None,
-        embedder=embedder.name,
-        embedder_fingerprint=embedder.fingerprint,
-        dimensions=embedder.dimensions,
-        embedder_languages=embedder.languages,
-    )
 
 
 def of_document(message: document_pb2.DocumentInput, number: int) -> Incoming:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from uuid import UUID, uuid4
 
 from services.chassis.errors import Failure, Reason, invalid_field
+from services.retrieval.access import Right
 from services.retrieval.catalog import not_found
 from services.retrieval.parsing import SUPPORTED, UnsupportedMediaTypeError
 from services.retrieval.reader_process import Content, read_all
@@ -114,7 +115,7 @@ class Library:
         Raises:
             Failure: COLLECTION_NOT_FOUND, DOCUMENT_UNREADABLE, UNSUPPORTED_MEDIA_TYPE, INVALID_FIELD, DATABASE_UNAVAILABLE.
         """
-        target = (await self._catalog.named([collection]))[0]
+        target = (await self._catalog.named([collection], Right.WRITE))[0]
         contents = [Content(one.content, one.media_type, one.document) for one in incoming]
         outcomes = await read_all(contents)
         read = [
@@ -147,7 +148,7 @@ class Library:
 
     async def delete(self, collection: str, document: str) -> None:
         """Deletes a document; from now on no search finds it. Raises Failure(COLLECTION_NOT_FOUND, DOCUMENT_NOT_FOUND)."""
-        source = (await self._catalog.named([collection]))[0]
+        source = (await self._catalog.named([collection], Right.WRITE))[0]
         if not await self._records.delete(source.uid, document):
             raise _no_document(collection, document)
         self._indexer.wake()

@@ -14,7 +14,7 @@ from penstock.retrieval.v1 import (
     search_service_pb2_grpc,
 )
 
-from services.retrieval import convert
+from services.retrieval import collection_convert, convert
 from services.retrieval.passages import DEFAULT_TOP_K
 from services.retrieval.search_convert import from_options
 
@@ -38,35 +38,35 @@ class CollectionHandlers(collection_service_pb2_grpc.CollectionServiceServicer):
         self, request: collection_service_pb2.CreateCollectionRequest, context: Context
     ) -> collection_service_pb2.CreateCollectionResponse:
         wanted = request.collection
-        created = await self._catalog.create(wanted.collection, wanted.description, wanted.embedder, request.request_id)
-        return collection_service_pb2.CreateCollectionResponse(collection=convert.to_collection(created))
+        settings = collection_convert.from_collection(wanted)
+        created = await self._catalog.create(wanted.collection, settings, wanted.embedder, request.request_id)
+        return collection_service_pb2.CreateCollectionResponse(collection=collection_convert.to_collection(created))
 
     async def GetCollection(
         self, request: collection_service_pb2.GetCollectionRequest, context: Context
     ) -> collection_service_pb2.GetCollectionResponse:
         found = await self._catalog.get(request.collection)
-        return collection_service_pb2.GetCollectionResponse(collection=convert.to_collection(found))
+        return collection_service_pb2.GetCollectionResponse(collection=collection_convert.to_collection(found))
 
     async def ListCollections(
         self, request: collection_service_pb2.ListCollectionsRequest, context: Context
     ) -> collection_service_pb2.ListCollectionsResponse:
         found, after = await self._catalog.page(request.page_size, convert.of_page_token(request.page_token))
         return collection_service_pb2.ListCollectionsResponse(
-            collections=[convert.to_collection(one) for one in found], next_page_token=convert.to_page_token(after)
+            collections=[collection_convert.to_collection(one) for one in found], next_page_token=convert.to_page_token(after)
         )
 
     async def UpdateCollection(
         self, request: collection_service_pb2.UpdateCollectionRequest, context: Context
     ) -> collection_service_pb2.UpdateCollectionResponse:
-        description = request.description if request.HasField("description") else None
-        updated = await self._catalog.update(request.collection, description)
-        return collection_service_pb2.UpdateCollectionResponse(collection=convert.to_collection(updated))
+        updated = await self._catalog.update(request.collection, collection_convert.from_changes(request))
+        return collection_service_pb2.UpdateCollectionResponse(collection=collection_convert.to_collection(updated))
 
     async def GetCollectionStats(
         self, request: collection_service_pb2.GetCollectionStatsRequest, context: Context
     ) -> collection_service_pb2.GetCollectionStatsResponse:
         stats = await self._catalog.stats(request.collection)
-        return collection_service_pb2.GetCollectionStatsResponse(stats=convert.to_stats(stats))
+        return collection_service_pb2.GetCollectionStatsResponse(stats=collection_convert.to_stats(stats))
 
     async def DeleteCollection(
         self, request: collection_service_pb2.DeleteCollectionRequest, context: Context

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol
-
-from services.retrieval.fusion import Rrf
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,7 +29,7 @@ class Options:
 
     Attributes:
         condition: Which documents may be found; None means all.
-        fusion: How the two rankings of a hybrid search become one.
+        fusion: How the two rankings of a hybrid search become one; None means as the collection says.
         mmr_lambda: Weighs fit (1) against difference (0); None leaves the order by score.
         min_relevance: Less relevant passages are left out.
         neighbors: By how many chunks before and after each passage is widened.
@@ -39,7 +37,7 @@ class Options:
     """
 
     condition: Condition | None = None
-    fusion: Fusion = field(default_factory=Rrf)
+    fusion: Fusion | None = None
     mmr_lambda: float | None = None
     min_relevance: float = 0.0
     neighbors: int = 0

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from uuid import UUID
 
+    from services.retrieval.catalog import Collection
     from services.retrieval.filters import Condition, DocumentSet
     from services.retrieval.fusion import Ranked
     from services.retrieval.passages import Options
@@ -67,58 +68,59 @@ class Ranking:
         self._store = store
         self._documents = documents
 
-    async def best(self, collection_uid: UUID, query: Query, count: int, options: Options) -> list[Placed]:
-        """The best chunks, best first.
+    async def best(self, target: Collection, query: Query, count: int, options: Options) -> list[Placed]:
+        """The best chunks of a collection, best first.
 
         Raises:
             Failure: STORE_UNAVAILABLE, DATABASE_UNAVAILABLE.
             CollectionMissingError: the store does not hold the collection.
         """
         if options.condition is not None:
-            documents = await self._documents.select(collection_uid, options.condition)
+            documents = await self._documents.select(target.uid, options.condition)
             if documents.is_empty:
                 return []
             query = replace(query, documents=documents)
         both = query.dense is not None and query.sparse is not None
-        if options.explain or (both and not isinstance(options.fusion, Rrf)):
-            return await self._fused_here(collection_uid, query, count, options)
-        if isinstance(options.fusion, Rrf):
-            query = replace(query, rrf_k=options.fusion.k)
-        return await self._fused_there(collection_uid, query, count, options.condition)
+        fusion = options.fusion or target.settings.fusion
+        if options.explain or (both and not isinstance(fusion, Rrf)):
+            return await self._fused_here(target.index_uid, query, count, replace(options, fusion=fusion))
+        if isinstance(fusion, Rrf):
+            query = replace(query, rrf_k=fusion.k)
+        return await self._fused_there(target.index_uid, query, count, options.condition)
 
-    async def _fused_there(self, collection_uid: UUID, query: Query, count: int, condition: Condition | None) -> list[Placed]:
+    async def _fused_there(self, index_uid: UUID, query: Query, count: int, condition: Condition | None) -> list[Placed]:
         """Has the store fuse; asks for more while too many candidates were outdated."""
         found: list[Placed] = []
         offset, limit = 0, count + _SPARE
         for _ in range(_MOST_ROUNDS):
-            candidates = await self._store.search(collection_uid, query, limit, offset)
+            candidates = await self._store.search(index_uid, query, limit, offset)
             found += await self._living(candidates, condition)
             if len(found) >= count or len(candidates) < limit:
                 break
             offset, limit = offset + limit, limit * 4
         return found[:count]
 
-    async def _fused_here(self, collection_uid: UUID, query: Query, count: int, options: Options) -> list[Placed]:
+    async def _fused_here(self, index_uid: UUID, query: Query, count: int, options: Options) -> list[Placed]:
         """Takes the two rankings as they are, and fetches the chunks that come out on top."""
         depth = max(_LEAST_DEPTH, 2 * (count + _SPARE))
         found: list[Placed] = []
         for _ in range(_MOST_ROUNDS):
-            legs = await self._store.legs(collection_uid, query, depth)
+            legs = await self._store.legs(index_uid, query, depth)
             fused = _common(query, legs.dense, legs.sparse, options)
-            found = await self._top(collection_uid, query, fused, count, options.condition)
+            found = await self._top(index_uid, query, fused, count, options.condition)
             if len(found) >= count or max(len(legs.dense), len(legs.sparse)) < depth:
                 break
             depth *= 4
         return found
 
     async def _top(
-        self, collection_uid: UUID, query: Query, fused: Sequence[Fused], count: int, condition: Condition | None
+        self, index_uid: UUID, query: Query, fused: Sequence[Fused], count: int, condition: Condition | None
     ) -> list[Placed]:
         found: list[Placed] = []
         step = count + _SPARE
         for start in range(0, len(fused), step):
             places = {one.uid: one for one in fused[start : start + step]}
-            fetched = await self._store.fetch(collection_uid, list(places), dense=query.dense is not None)
+            fetched = await self._store.fetch(index_uid, list(places), dense=query.dense is not None)
             candidates = [replace(fetched[uid], score=one.score) for uid, one in places.items() if uid in fetched]
             living = await self._living(candidates, condition)
             found += [replace(one, places=places[one.candidate.uid]) for one in living]
@@ -140,4 +142,4 @@ def _common(query: Query, dense: Sequence[Ranked], sparse: Sequence[Ranked], opt
         return ranked_alone(dense, by_meaning=True)
     if query.dense is None:
         return ranked_alone(sparse, by_meaning=False)
-    return fuse(dense, sparse, options.fusion)
+    return fuse(dense, sparse, options.fusion or Rrf())

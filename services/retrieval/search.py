@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from services.chassis.errors import Failure, Reason
@@ -74,7 +75,14 @@ class Searcher:
                 DATABASE_UNAVAILABLE.
         """
         started = time.monotonic()
-        targets = await self._catalog.named(collections)
+        found = await self.search_in(await self._catalog.named(collections), query, top_k, mode, options)
+        return replace(found, timings=replace(found.timings, total=time.monotonic() - started))
+
+    async def search_in(
+        self, targets: Sequence[Collection], query: str, top_k: int, mode: SearchMode, options: Options
+    ) -> Found:
+        """The same for collections that the caller has already found, each in the index that it names."""
+        started = time.monotonic()
         sparse = query_vector(query)
         reasons = {target.collection: _without_vectors(target, query) for target in targets}
         by_words = [target for target in targets if mode == SearchMode.SPARSE or reasons[target.collection]]
@@ -112,7 +120,7 @@ class Searcher:
             return []
         try:
             rarities, found = await asyncio.gather(
-                self._rarities.of(target.uid, terms.indices), self._ranking.best(target.uid, query, count, options)
+                self._rarities.of(target.index_uid, terms.indices), self._ranking.best(target, query, count, options)
             )
         except CollectionMissingError:
             await self._missing(target)
@@ -126,7 +134,7 @@ class Searcher:
             for target in {one.target.uid: one.target for one in passages}.values():
                 placed = [one.placed for one in passages if one.target.uid == target.uid]
                 try:
-                    wider |= await self._neighborhood.around(target.uid, placed, options.neighbors)
+                    wider |= await self._neighborhood.around(target.index_uid, placed, options.neighbors)
                 except CollectionMissingError:
                     await self._missing(target)
         return [one.hit(words, wider.get(one.placed.candidate.uid)) for one in passages]

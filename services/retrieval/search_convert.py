@@ -38,7 +38,7 @@ def from_options(request: Request) -> Options:
     """Reads what a search is told beyond what to find and where. Raises Failure(INVALID_FIELD)."""
     return Options(
         condition=_Reader().condition(request.filter, "filter", 1) if request.HasField("filter") else None,
-        fusion=_fusion(request.fusion),
+        fusion=from_fusion(request.fusion) if request.HasField("fusion") else None,
         mmr_lambda=request.mmr_lambda if request.HasField("mmr_lambda") else None,
         min_relevance=request.min_relevance,
         neighbors=request.neighbors,
@@ -64,7 +64,8 @@ def _leg(place: Place | None) -> search_pb2.LegExplanation | None:
     return search_pb2.LegExplanation(rank=place.rank, score=place.score, normalized_score=place.normalized)
 
 
-def _fusion(message: search_pb2.Fusion) -> Fusion:
+def from_fusion(message: search_pb2.Fusion, field: str = "fusion") -> Fusion:
+    """Reads how rankings are fused. Raises Failure(INVALID_FIELD)."""
     match message.WhichOneof("method"):
         case "dbsf":
             return Dbsf()
@@ -73,10 +74,21 @@ def _fusion(message: search_pb2.Fusion) -> Fusion:
             dense = weighted.dense if weighted.HasField("dense") else DENSE_WEIGHT
             sparse = weighted.sparse if weighted.HasField("sparse") else SPARSE_WEIGHT
             if dense + sparse <= 0:
-                raise invalid_field("fusion.weighted", "one of the two weights must be above 0")
+                raise invalid_field(f"{field}.weighted", "one of the two weights must be above 0")
             return Weighted(dense, sparse)
         case _:
             return Rrf(message.rrf.k if message.rrf.HasField("k") else RRF_K)
+
+
+def to_fusion(fusion: Fusion) -> search_pb2.Fusion:
+    """Writes how rankings are fused."""
+    match fusion:
+        case Rrf(k):
+            return search_pb2.Fusion(rrf=search_pb2.RrfFusion(k=k))
+        case Dbsf():
+            return search_pb2.Fusion(dbsf=search_pb2.DbsfFusion())
+        case Weighted(dense, sparse):
+            return search_pb2.Fusion(weighted=search_pb2.WeightedFusion(dense=dense, sparse=sparse))
 
 
 class _Reader:

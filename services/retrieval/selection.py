@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from services.retrieval.diversity import diversified, words_in_common
 from services.retrieval.passages import Explanation, Hit
-from services.retrieval.relevance import coverage, relevance, similarity
+from services.retrieval.relevance import cosine, coverage, relevance
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,6 +35,7 @@ class Passage:
         score: What passages are ordered by.
         relevance: How likely it answers the query, 0 to 1.
         covered: The share of the query's weighted words that it holds.
+        near: The cosine of its vector and the query's; None where one of them has none.
     """
 
     target: Collection
@@ -42,14 +43,15 @@ class Passage:
     score: float
     relevance: float
     covered: float
+    near: float | None
 
     @classmethod
     def of(cls, target: Collection, placed: Placed, dense: Sequence[float] | None, rarities: Mapping[int, float]) -> Passage:
         """Judges a chunk by the query's vector, if it has one, and the rarities of its terms."""
         candidate = placed.candidate
-        similar = similarity(dense, candidate.dense) if dense is not None and candidate.dense else None
+        near = cosine(dense, candidate.dense) if dense is not None and candidate.dense else None
         covered = coverage(rarities, candidate.weights)
-        return cls(target, placed, candidate.score, relevance(covered, similar), covered)
+        return cls(target, placed, candidate.score, relevance(covered, near, target.calibrated), covered, near)
 
     def hit(self, words: Mapping[str, int] | None, wider: tuple[int, str] | None) -> Hit:
         """What callers get.

@@ -27,7 +27,7 @@ from services.retrieval.store import CollectionMissingError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
 
-    from services.retrieval.chunking import Chunk
+    from services.retrieval.chunking.chunks import Chunk
     from services.retrieval.embedding import Embedder
     from services.retrieval.ingestion.jobs import Erasure, Job, Jobs
     from services.retrieval.store import Store
@@ -195,7 +195,7 @@ class Indexer:
         if await self._jobs.content(job) is None:
             # The store lacks the collection because it was deleted while its documents were indexed.
             return
-        await self._store.ensure(job.collection_uid, job.embedder.dimensions)
+        await self._store.ensure(job.index_uid, job.embedder.dimensions)
         again = await self._jobs.index_anew(job.collection_uid)
         if again:
             _log.warning("the vector store has lost collection %s: %d documents are indexed anew", job.collection, again)
@@ -244,7 +244,7 @@ class Indexer:
                 texts = [batch[place][1].indexed_text for place in known]
                 vectors = await embed_as(self._embedder, job.embedder, texts, collection=job.collection)
             points = await asyncio.to_thread(points_of, batch, dict(zip(known, vectors, strict=True)))
-            await self._store.write(job.collection_uid, points)
+            await self._store.write(job.index_uid, points)
             progress.written(points)
         for job, chunk_count, vector_count in progress.complete():
             await self._jobs.finish(job, chunk_count, vector_count)
@@ -253,13 +253,12 @@ class Indexer:
         """Erases what is noted to be erased."""
 
         async def carry_out(erasure: Erasure) -> None:
-            with suppress(CollectionMissingError):
-                if erasure.document_uid is None:
-                    await self._store.drop(erasure.collection_uid)
-                else:
-                    await self._store.erase(
-                        erasure.collection_uid, erasure.document_uid, erasure.from_edition, erasure.to_edition
-                    )
+            for index_uid in erasure.index_uids:
+                with suppress(CollectionMissingError):
+                    if erasure.document_uid is None:
+                        await self._store.drop(index_uid)
+                    else:
+                        await self._store.erase(index_uid, erasure.document_uid, erasure.from_edition, erasure.to_edition)
 
         while await self._jobs.erase(_ERASE_BATCH, carry_out) == _ERASE_BATCH:
             pass
@@ -288,7 +287,7 @@ class Indexer:
         short = {}
         for expected in await self._jobs.expected():
             try:
-                count = await self._store.count(expected.collection_uid)
+                count = await self._store.count(expected.index_uid)
             except CollectionMissingError:
                 count = 0
             if count < expected.points:

@@ -20,6 +20,7 @@ class Job:
     Attributes:
         document_uid: Which.
         collection_uid: Its collection.
+        index_uid: The index that serves the collection.
         collection: That collection's id.
         embedder: That collection's embedder.
         edition: The edition to index.
@@ -28,6 +29,7 @@ class Job:
 
     document_uid: UUID
     collection_uid: UUID
+    index_uid: UUID
     collection: str
     embedder: EmbedderIdentity
     edition: int
@@ -45,10 +47,10 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """Points of the store that nothing needs any more; without a document, a whole collection."""
+    """Points of the store that nothing needs any more, in these indexes; without a document, the whole indexes."""
 
     id: int
-    collection_uid: UUID
+    index_uids: tuple[UUID, ...]
     document_uid: UUID | None
     from_edition: int
     to_edition: int
@@ -56,9 +58,10 @@ class Erasure:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """How many points a collection must at least have."""
+    """How many points a collection must at least have, and in which index."""
 
     collection_uid: UUID
+    index_uid: UUID
     collection: str
     points: int
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from dataclasses import asdict
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from services.chassis.postgres import outages, transaction
+from services.retrieval.access import AccessList
 from services.retrieval.analysis import ANALYZER
-from services.retrieval.catalog import Collection, CollectionStats, Creation
+from services.retrieval.catalog import Collection, CollectionStats, Creation, Settings
 from services.retrieval.embedding import EmbedderIdentity
+from services.retrieval.fusion import Rrf
+from services.retrieval.stores.rows import calibration_of, fusion_json, fusion_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,16 +23,23 @@ if TYPE_CHECKING:
     from services.retrieval.stores.rows import Row
 
 _INSERT = """
-INSERT INTO collections (uid, collection, description, embedder, fingerprint, dimensions, languages, create_time, analyzer)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING RETURNING uid
+INSERT INTO collections (
+    uid, collection, description, embedder, fingerprint, dimensions, languages, create_time, analyzer, tenant, owner, acl,
+    ttl_seconds, text_languages, fusion, reranker
+) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) ON CONFLICT DO NOTHING RETURNING uid
+"""
+_CHANGE = """
+UPDATE collections SET description = $2, acl = $3, ttl_seconds = $4, fusion = $5, reranker = $6, revision = revision + 1
+WHERE uid = $1 RETURNING true
 """
 _REMEMBER = """
-INSERT INTO creations (request_id, content_hash, response) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING request_id
+INSERT INTO creations (tenant, request_id, content_hash, response) VALUES ($1, $2, $3, $4)
+ON CONFLICT DO NOTHING RETURNING request_id
 """
 _FORGET = "DELETE FROM creations WHERE create_time < now() - interval '1 day'"
 _NAMED = """
 SELECT c.*, EXISTS (SELECT FROM documents d WHERE d.collection_uid = c.uid AND d.vector_count > 0) AS has_vectors
-FROM collections c WHERE collection = ANY($1)
+FROM collections c WHERE tenant = $1 AND collection = ANY($2)
 """
 _COUNTED = """
 SELECT c.*, counts.* FROM collections c, LATERAL (
@@ -48,11 +59,14 @@ SELECT c.*, counts.* FROM collections c, LATERAL (
         coalesce(sum(pg_column_size(text) + pg_column_size(headings) + pg_column_size(metadata)), 0) AS stored_bytes,
         max(d.create_time) AS last_ingest_time
     FROM documents d WHERE d.collection_uid = c.uid
-) counts WHERE c.collection = $1
+) counts WHERE c.uid = $1
 """
+# Every index of the collection is to be dropped: the one that serves it, and the one of a reindexing.
 _DELETE = """
-WITH gone AS (DELETE FROM collections WHERE collection = $1 RETURNING uid)
-INSERT INTO erasures (collection_uid) SELECT uid FROM gone RETURNING collection_uid
+WITH others AS (SELECT index_uid FROM reindexings WHERE collection_uid = $1 AND end_time IS NULL),
+gone AS (DELETE FROM collections WHERE uid = $1 RETURNING coalesce(index_uid, uid) AS index_uid)
+INSERT INTO erasures (collection_uid, index_uid)
+SELECT $1, index_uid FROM gone UNION SELECT $1, index_uid FROM others WHERE EXISTS (SELECT FROM gone) RETURNING index_uid
 """
 
 
@@ -62,10 +76,12 @@ class PostgresCollections:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def creation(self, request_id: str) -> Creation | None:
+    async def creation(self, tenant: str, request_id: str) -> Creation | None:
         """See `CollectionRecords.creation`."""
         with outages():
-            row = await self._pool.fetchrow("SELECT content_hash, response FROM creations WHERE request_id = $1", request_id)
+            row = await self._pool.fetchrow(
+                "SELECT content_hash, response FROM creations WHERE tenant = $1 AND request_id = $2", tenant, request_id
+            )
         return Creation(row["content_hash"], _of_response(json.loads(row["response"]))) if row else None
 
     async def insert(self, collection: Collection, request_id: str, content_hash: str) -> bool:
@@ -73,50 +89,61 @@ class PostgresCollections:
         async with transaction(self._pool) as connection:
             if request_id:
                 await connection.execute(_FORGET)
-                if not await connection.fetchval(_REMEMBER, request_id, content_hash, _response(collection)):
+                response = json.dumps(_columns(collection), default=str)
+                if not await connection.fetchval(_REMEMBER, collection.tenant, request_id, content_hash, response):
                     return False
-            embedder = collection.embedder
+            row = _columns(collection)
             kept = await connection.fetchval(
                 _INSERT,
                 collection.uid,
                 collection.collection,
-                collection.description,
-                embedder.name,
-                embedder.fingerprint,
-                embedder.dimensions,
-                embedder.languages,
+                row["description"],
+                row["embedder"],
+                row["fingerprint"],
+                row["dimensions"],
+                row["languages"],
                 collection.create_time,
                 ANALYZER,
+                collection.tenant,
+                collection.owner,
+                row["acl"],
+                row["ttl_seconds"],
+                row["text_languages"],
+                row["fusion"],
+                row["reranker"],
             )
             if not kept and request_id:
-                await connection.execute("DELETE FROM creations WHERE request_id = $1", request_id)
+                await connection.execute(
+                    "DELETE FROM creations WHERE tenant = $1 AND request_id = $2", collection.tenant, request_id
+                )
         return bool(kept)
 
-    async def named(self, collections: Sequence[str]) -> dict[str, Collection]:
+    async def named(self, tenant: str, collections: Sequence[str]) -> dict[str, Collection]:
         """See `CollectionRecords.named`."""
         with outages():
-            rows = await self._pool.fetch(_NAMED, collections)
+            rows = await self._pool.fetch(_NAMED, tenant, collections)
         return {row["collection"]: _of_row(row) for row in rows}
 
-    async def counted(self, collection: str) -> Collection | None:
+    async def counted(self, uid: UUID) -> Collection | None:
         """See `CollectionRecords.counted`."""
         with outages():
-            row = await self._pool.fetchrow(f"{_COUNTED} WHERE collection = $1", collection)
+            row = await self._pool.fetchrow(f"{_COUNTED} WHERE c.uid = $1", uid)
         return _of_row(row) if row else None
 
-    async def describe(self, collection: str, description: str) -> bool:
-        """See `CollectionRecords.describe`."""
+    async def change(self, uid: UUID, settings: Settings) -> bool:
+        """See `CollectionRecords.change`."""
+        told = _told(settings)
         with outages():
             return bool(
                 await self._pool.fetchval(
-                    "UPDATE collections SET description = $2 WHERE collection = $1 RETURNING true", collection, description
+                    _CHANGE, uid, told["description"], told["acl"], told["ttl_seconds"], told["fusion"], told["reranker"]
                 )
             )
 
-    async def stats(self, collection: str) -> CollectionStats | None:
+    async def stats(self, uid: UUID) -> CollectionStats | None:
         """See `CollectionRecords.stats`."""
         with outages():
-            row = await self._pool.fetchrow(_STATS, collection)
+            row = await self._pool.fetchrow(_STATS, uid)
         if row is None:
             return None
         return CollectionStats(
@@ -128,47 +155,89 @@ class PostgresCollections:
             last_ingest_time=row["last_ingest_time"],
         )
 
-    async def page(self, after: str, size: int) -> list[Collection]:
+    async def page(self, tenant: str, after: str, size: int) -> list[Collection]:
         """See `CollectionRecords.page`."""
         with outages():
-            rows = await self._pool.fetch(f"{_COUNTED} WHERE collection > $1 ORDER BY collection LIMIT $2", after, size)
+            rows = await self._pool.fetch(
+                f"{_COUNTED} WHERE tenant = $1 AND collection > $2 ORDER BY collection LIMIT $3", tenant, after, size
+            )
         return [_of_row(row) for row in rows]
 
-    async def delete(self, collection: str) -> bool:
+    async def delete(self, uid: UUID) -> bool:
         """See `CollectionRecords.delete`."""
         with outages():
-            return await self._pool.fetchval(_DELETE, collection) is not None
+            return await self._pool.fetchval(_DELETE, uid) is not None
 
 
 def _of_row(row: Row) -> Collection:
+    ttl, calibration = row["ttl_seconds"], row.get("calibration", None)
     return Collection(
         uid=UUID(str(row["uid"])),
+        index_uid=UUID(str(row.get("index_uid", None) or row["uid"])),
+        tenant=row["tenant"],
+        owner=row["owner"],
         collection=row["collection"],
-        description=row["description"],
+        settings=Settings(
+            description=row["description"],
+            languages=tuple(row["text_languages"]),
+            ttl=None if ttl is None else timedelta(seconds=ttl),
+            acl=_acl(row["acl"]),
+            fusion=fusion_of(row["fusion"]),
+            reranker=row["reranker"] or "",
+        ),
         embedder=EmbedderIdentity(row["embedder"], row["fingerprint"], row["dimensions"], tuple(row["languages"])),
         create_time=row["create_time"],
+        revision=row.get("revision", 1),
+        calibration=calibration_of(calibration),
         document_count=row.get("document_count", 0),
         chunk_count=row.get("chunk_count", 0),
-        has_vectors=row["has_vectors"],
+        has_vectors=row.get("has_vectors", False),
     )
 
 
-def _response(collection: Collection) -> str:
+def _columns(collection: Collection) -> dict[str, Any]:
+    """A new collection as a row."""
     embedder = collection.embedder
-    return json.dumps(
-        {
-            "uid": str(collection.uid),
-            "collection": collection.collection,
-            "description": collection.description,
-            "embedder": embedder.name,
-            "fingerprint": embedder.fingerprint,
-            "dimensions": embedder.dimensions,
-            "languages": embedder.languages,
-            "create_time": collection.create_time.isoformat(),
-            "has_vectors": False,
-        }
-    )
+    return {
+        "uid": collection.uid,
+        "tenant": collection.tenant,
+        "owner": collection.owner,
+        "collection": collection.collection,
+        "embedder": embedder.name,
+        "fingerprint": embedder.fingerprint,
+        "dimensions": embedder.dimensions,
+        "languages": embedder.languages,
+        "create_time": collection.create_time,
+        **_told(collection.settings),
+    }
+
+
+def _told(settings: Settings) -> dict[str, Any]:
+    return {
+        "description": settings.description,
+        "text_languages": settings.languages,
+        "ttl_seconds": None if settings.ttl is None else int(settings.ttl.total_seconds()),
+        "acl": None if settings.acl is None else json.dumps(asdict(settings.acl)),
+        "fusion": None if settings.fusion == Rrf() else fusion_json(settings.fusion),
+        "reranker": settings.reranker or None,
+    }
+
+
+def _acl(text: str | None) -> AccessList | None:
+    if text is None:
+        return None
+    kept = json.loads(text)
+    return AccessList(tuple(kept["readers"]), tuple(kept["writers"]))
 
 
 def _of_response(response: dict[str, Any]) -> Collection:
-    return _of_row({**response, "create_time": datetime.fromisoformat(response["create_time"])})
+    earlier = {
+        "tenant": "",
+        "owner": "",
+        "text_languages": (),
+        "ttl_seconds": None,
+        "acl": None,
+        "fusion": None,
+        "reranker": None,
+    }
+    return _of_row({**earlier, **response, "create_time": datetime.fromisoformat(response["create_time"])})

@@ -32,7 +32,8 @@ WHERE uid IN (
 )
 """
 _LEASED: Final = f"""
-SELECT d.uid, d.collection_uid, d.wanted_edition, d.attempts, c.collection, c.embedder, c.fingerprint, c.dimensions, c.languages
+SELECT d.uid, d.collection_uid, d.wanted_edition, d.attempts, c.collection, c.embedder, c.fingerprint, c.dimensions,
+    c.languages, coalesce(c.index_uid, c.uid) AS index_uid
 FROM documents d JOIN collections c ON c.uid = d.collection_uid
 WHERE d.lease = $1 AND {_PENDING} ORDER BY d.not_before, d.uid
 """
@@ -49,9 +50,22 @@ INSERT INTO erasures (collection_uid, document_uid, from_edition, to_edition)
 SELECT $1, $2, $3, $3 WHERE NOT EXISTS (SELECT FROM documents WHERE uid = $2 AND indexed_edition = $3)
 """
 _REST: Final = "lease = NULL, leased_until = NULL, not_before = now() + make_interval(secs => $2)"
-_TAKE_ERASURES: Final = "SELECT * FROM erasures ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED"
+# A document is to be erased from every index of its collection, unless one is named.
+_TAKE_ERASURES: Final = """
+SELECT e.*, CASE
+    WHEN e.index_uid IS NOT NULL THEN ARRAY[e.index_uid]
+    WHEN e.document_uid IS NULL THEN ARRAY[e.collection_uid]
+    ELSE array(
+        SELECT coalesce(c.index_uid, c.uid) FROM collections c WHERE c.uid = e.collection_uid UNION ALL
+        SELECT r.index_uid FROM reindexings r WHERE r.collection_uid = e.collection_uid AND r.end_time IS NULL
+    ) END AS index_uids
+FROM erasures e ORDER BY e.id LIMIT $1 FOR UPDATE OF e SKIP LOCKED
+"""
+# Held until the end of the transaction: no reindexing puts another index in its place before the document is marked.
+_SERVING: Final = "SELECT coalesce(index_uid, uid) FROM collections WHERE uid = $1 FOR SHARE"
 _EXPECTED: Final = """
-SELECT c.uid, c.collection, sum(d.chunk_count) AS points FROM collections c JOIN documents d ON d.collection_uid = c.uid
+SELECT c.uid, coalesce(c.index_uid, c.uid) AS index_uid, c.collection, sum(d.chunk_count) AS points
+FROM collections c JOIN documents d ON d.collection_uid = c.uid
 WHERE d.indexed_edition IS NOT NULL GROUP BY c.uid
 """
 _INDEX_ANEW: Final = """
@@ -102,6 +116,11 @@ class PostgresJobs:
     async def finish(self, job: Job, chunk_count: int, vector_count: int) -> None:
         """See `Jobs.finish`."""
         async with transaction(self._pool) as connection:
+            serving = await connection.fetchval(_SERVING, job.collection_uid)
+            if serving is not None and plain_uuid(serving) != job.index_uid:
+                # Another index serves since the work began. The document stays pending, and is written to that one next.
+                await connection.execute(f"UPDATE documents SET {_REST} WHERE uid = $1 AND {_PENDING}", job.document_uid, 0.0)
+                return
             done = await connection.fetchval(_FINISH, job.document_uid, job.edition, chunk_count, vector_count)
             if not done:
                 await connection.execute(_ERASE_OUTDATED, job.collection_uid, job.document_uid, job.edition)
@@ -131,7 +150,9 @@ class PostgresJobs:
         """See `Jobs.expected`."""
         with outages():
             rows = await self._pool.fetch(_EXPECTED)
-        return [Expected(plain_uuid(row["uid"]), row["collection"], row["points"]) for row in rows]
+        return [
+            Expected(plain_uuid(row["uid"]), plain_uuid(row["index_uid"]), row["collection"], row["points"]) for row in rows
+        ]
 
     async def analyze_anew(self, analyzer: int, changed_after: Mapping[int, str]) -> int:
         """See `Jobs.analyze_anew`."""
@@ -156,6 +177,7 @@ def _job(row: Row) -> Job:
     return Job(
         document_uid=plain_uuid(row["uid"]),
         collection_uid=plain_uuid(row["collection_uid"]),
+        index_uid=plain_uuid(row["index_uid"]),
         collection=row["collection"],
         embedder=EmbedderIdentity(row["embedder"], row["fingerprint"], row["dimensions"], tuple(row["languages"])),
         edition=row["wanted_edition"],
@@ -167,7 +189,7 @@ def _erasure(row: Row) -> Erasure:
     document_uid = row["document_uid"]
     return Erasure(
         id=row["id"],
-        collection_uid=plain_uuid(row["collection_uid"]),
+        index_uids=tuple(plain_uuid(uid) for uid in row["index_uids"]),
         document_uid=None if document_uid is None else plain_uuid(document_uid),
         from_edition=row["from_edition"],
         to_edition=row["to_edition"],

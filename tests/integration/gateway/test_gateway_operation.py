@@ -96,13 +96,14 @@ def test_keys_guard_calls_but_not_pages(backends: Backends, tmp_path: Path) -> N
         assert refused.json()["details"][0]["reason"] == "UNAUTHENTICATED"
         assert gateway.http.post(search, json=body, headers={"x-api-key": "wrong"}).status_code == 401
         assert gateway.http.get("/openai/v1/models").json()["error"]["code"] == "unauthenticated"
-        pretence = {"x-penstock-tenant": "mallory"}
+        pretence = {"x-penstock-tenant": "mallory", "x-penstock-user": "root", "x-penstock-groups": "admins"}
         for tenant, headers in (
             ("alice", {"authorization": "Bearer key-of-alice", **pretence}),
             ("bob", {"x-api-key": "key-of-bob"}),
         ):
             assert gateway.http.post(search, json=body, headers=headers).status_code == 200
-            assert not {"authorization", "x-api-key"} & backends.seen.metadata[-1].keys()
+            hidden = {"authorization", "x-api-key", "x-penstock-user", "x-penstock-groups"}
+            assert not hidden & backends.seen.metadata[-1].keys()
             assert backends.seen.metadata[-1]["x-penstock-tenant"] == tenant
         asked = {"origin": "http://localhost:1", "access-control-request-method": "POST"}
         assert gateway.http.options(search, headers=asked).headers["access-control-allow-origin"] == "http://localhost:1"

@@ -42,6 +42,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAUTHENTICATED. The gateway demands an API key and the call has none that it knows."""
     ERROR_REASON_METHOD_NOT_FOUND: _ErrorReason.ValueType  # 7
     """UNIMPLEMENTED. The service has no such method."""
+    ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 8
+    """PERMISSION_DENIED. The caller may see what it asks to change, and may not change it. Example metadata: {"collection": "docs"}."""
     ERROR_REASON_MODEL_NOT_FOUND: _ErrorReason.ValueType  # 20
     """NOT_FOUND. No engine in reach serves a model of this name. Example metadata: {"model": "gpt-x"}."""
     ERROR_REASON_MODEL_CAPABILITY_MISSING: _ErrorReason.ValueType  # 21
@@ -85,6 +87,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ABORTED. The policy has changed since the revision that the update names; read it again. Example metadata: {"revision": "ab12"}."""
     ERROR_REASON_POLICY_READ_ONLY: _ErrorReason.ValueType  # 37
     """FAILED_PRECONDITION. The file of the policy cannot be written; change it where it comes from."""
+    ERROR_REASON_PROMPT_NOT_FOUND: _ErrorReason.ValueType  # 38
+    """NOT_FOUND. There is no such prompt, or no such version of it. Example metadata: {"prompt": "support", "version": "7"}."""
+    ERROR_REASON_PROMPTS_READ_ONLY: _ErrorReason.ValueType  # 39
+    """FAILED_PRECONDITION. The folder of the prompts cannot be written; change it where it comes from."""
     ERROR_REASON_COLLECTION_NOT_FOUND: _ErrorReason.ValueType  # 40
     """NOT_FOUND. Example metadata: {"collection": "docs"}."""
     ERROR_REASON_COLLECTION_ALREADY_EXISTS: _ErrorReason.ValueType  # 41
@@ -103,6 +109,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND. Example metadata: {"conversation": "c1"}."""
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 47
     """UNAVAILABLE. The vector store does not answer; retry."""
+    ERROR_REASON_REINDEX_NOT_FOUND: _ErrorReason.ValueType  # 48
+    """NOT_FOUND. Example metadata: {"reindex": "0198..."}."""
+    ERROR_REASON_REINDEX_STATE: _ErrorReason.ValueType  # 49
+    """FAILED_PRECONDITION. The state of the reindexing does not allow this, or another one of the same collection is under way.
+    Example metadata: {"reindex": "0198...", "state": "BUILDING"}.
+    """
+    ERROR_REASON_INGESTION_NOT_FOUND: _ErrorReason.ValueType  # 50
+    """NOT_FOUND. Example metadata: {"ingestion": "0198..."}."""
+    ERROR_REASON_INGESTION_STATE: _ErrorReason.ValueType  # 51
+    """FAILED_PRECONDITION. Nothing of the ingestion failed in the stage that is to be retried, or it has not ended.
+    Example metadata: {"ingestion": "0198...", "state": "RUNNING"}.
+    """
     ERROR_REASON_EXPERIMENT_NOT_FOUND: _ErrorReason.ValueType  # 60
     """NOT_FOUND. Example metadata: {"experiment": "e1"}."""
     ERROR_REASON_EXPERIMENT_ALREADY_EXISTS: _ErrorReason.ValueType  # 61
@@ -155,6 +173,8 @@ ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 6
 """UNAUTHENTICATED. The gateway demands an API key and the call has none that it knows."""
 ERROR_REASON_METHOD_NOT_FOUND: ErrorReason.ValueType  # 7
 """UNIMPLEMENTED. The service has no such method."""
+ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 8
+"""PERMISSION_DENIED. The caller may see what it asks to change, and may not change it. Example metadata: {"collection": "docs"}."""
 ERROR_REASON_MODEL_NOT_FOUND: ErrorReason.ValueType  # 20
 """NOT_FOUND. No engine in reach serves a model of this name. Example metadata: {"model": "gpt-x"}."""
 ERROR_REASON_MODEL_CAPABILITY_MISSING: ErrorReason.ValueType  # 21
@@ -198,6 +218,10 @@ ERROR_REASON_POLICY_CHANGED: ErrorReason.ValueType  # 36
 """ABORTED. The policy has changed since the revision that the update names; read it again. Example metadata: {"revision": "ab12"}."""
 ERROR_REASON_POLICY_READ_ONLY: ErrorReason.ValueType  # 37
 """FAILED_PRECONDITION. The file of the policy cannot be written; change it where it comes from."""
+ERROR_REASON_PROMPT_NOT_FOUND: ErrorReason.ValueType  # 38
+"""NOT_FOUND. There is no such prompt, or no such version of it. Example metadata: {"prompt": "support", "version": "7"}."""
+ERROR_REASON_PROMPTS_READ_ONLY: ErrorReason.ValueType  # 39
+"""FAILED_PRECONDITION. The folder of the prompts cannot be written; change it where it comes from."""
 ERROR_REASON_COLLECTION_NOT_FOUND: ErrorReason.ValueType  # 40
 """NOT_FOUND. Example metadata: {"collection": "docs"}."""
 ERROR_REASON_COLLECTION_ALREADY_EXISTS: ErrorReason.ValueType  # 41
@@ -216,6 +240,18 @@ ERROR_REASON_CONVERSATION_NOT_FOUND: ErrorReason.ValueType  # 46
 """NOT_FOUND. Example metadata: {"conversation": "c1"}."""
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 47
 """UNAVAILABLE. The vector store does not answer; retry."""
+ERROR_REASON_REINDEX_NOT_FOUND: ErrorReason.ValueType  # 48
+"""NOT_FOUND. Example metadata: {"reindex": "0198..."}."""
+ERROR_REASON_REINDEX_STATE: ErrorReason.ValueType  # 49
+"""FAILED_PRECONDITION. The state of the reindexing does not allow this, or another one of the same collection is under way.
+Example metadata: {"reindex": "0198...", "state": "BUILDING"}.
+"""
+ERROR_REASON_INGESTION_NOT_FOUND: ErrorReason.ValueType  # 50
+"""NOT_FOUND. Example metadata: {"ingestion": "0198..."}."""
+ERROR_REASON_INGESTION_STATE: ErrorReason.ValueType  # 51
+"""FAILED_PRECONDITION. Nothing of the ingestion failed in the stage that is to be retried, or it has not ended.
+Example metadata: {"ingestion": "0198...", "state": "RUNNING"}.
+"""
 ERROR_REASON_EXPERIMENT_NOT_FOUND: ErrorReason.ValueType  # 60
 """NOT_FOUND. Example metadata: {"experiment": "e1"}."""
 ERROR_REASON_EXPERIMENT_ALREADY_EXISTS: ErrorReason.ValueType  # 61

@@ -23,16 +23,22 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from penstock.retrieval.v1 import search_pb2 as penstock_dot_retrieval_dot_v1_dot_search__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&penstock/retrieval/v1/collection.proto\x12\x15penstock.retrieval.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa7\x03\n\nCollection\x12Q\n\ncollection\x18\x01 \x01(\tB1\xe2\x41\x01\x02\xbaH*r(2&^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$R\ncollection\x12*\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0b\x64\x65scription\x12$\n\x08\x65mbedder\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x08\x65mbedder\x12\x37\n\x14\x65mbedder_fingerprint\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03R\x13\x65mbedderFingerprint\x12$\n\ndimensions\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x03R\ndimensions\x12+\n\x0e\x64ocument_count\x18\x06 \x01(\x03\x42\x04\xe2\x41\x01\x03R\rdocumentCount\x12%\n\x0b\x63hunk_count\x18\x07 \x01(\x03\x42\x04\xe2\x41\x01\x03R\nchunkCount\x12\x41\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\ncreateTime\"\xf8\x03\n\x0f\x43ollectionStats\x12\x1e\n\ncollection\x18\x01 \x01(\tR\ncollection\x12%\n\x0e\x64ocument_count\x18\x02 \x01(\x03R\rdocumentCount\x12\x34\n\x16pending_document_count\x18\x03 \x01(\x03R\x14pendingDocumentCount\x12\x1f\n\x0b\x63hunk_count\x18\x04 \x01(\x03R\nchunkCount\x12!\n\x0cvector_count\x18\x05 \x01(\x03R\x0bvectorCount\x12\x1d\n\ntext_bytes\x18\x06 \x01(\x03R\ttextBytes\x12!\n\x0cstored_bytes\x18\x07 \x01(\x03R\x0bstoredBytes\x12\x44\n\x10last_ingest_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0elastIngestTime\x12\x1a\n\x08\x65mbedder\x18\t \x01(\tR\x08\x65mbedder\x12\x31\n\x14\x65mbedder_fingerprint\x18\n \x01(\tR\x13\x65mbedderFingerprint\x12\x1e\n\ndimensions\x18\x0b \x01(\x05R\ndimensions\x12-\n\x12\x65mbedder_languages\x18\x0c \x03(\tR\x11\x65mbedderLanguagesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&penstock/retrieval/v1/collection.proto\x12\x15penstock.retrieval.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"penstock/retrieval/v1/search.proto\"\x9e\x01\n\nAccessList\x12G\n\x07readers\x18\x01 \x03(\tB-\xbaH*\x92\x01\'\x10\x80\x02\x18\x01\" r\x1e\x18\x86\x02\x32\x19^(\\*|(user|group):[^,]+)$R\x07readers\x12G\n\x07writers\x18\x02 \x03(\tB-\xbaH*\x92\x01\'\x10\x80\x02\x18\x01\" r\x1e\x18\x86\x02\x32\x19^(\\*|(user|group):[^,]+)$R\x07writers\"\xa1\x05\n\nCollection\x12Q\n\ncollection\x18\x01 \x01(\tB1\xe2\x41\x01\x02\xbaH*r(2&^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$R\ncollection\x12*\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0b\x64\x65scription\x12$\n\x08\x65mbedder\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x08\x65mbedder\x12\x37\n\x14\x65mbedder_fingerprint\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03R\x13\x65mbedderFingerprint\x12$\n\ndimensions\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x03R\ndimensions\x12+\n\x0e\x64ocument_count\x18\x06 \x01(\x03\x42\x04\xe2\x41\x01\x03R\rdocumentCount\x12%\n\x0b\x63hunk_count\x18\x07 \x01(\x03\x42\x04\xe2\x41\x01\x03R\nchunkCount\x12\x41\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\ncreateTime\x12N\n\x0c\x64ocument_ttl\x18\n \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n\"\x06\x08\x80\xbc\xe0\xdf\x0b\x32\x00R\x0b\x64ocumentTtl\x12\x33\n\x03\x61\x63l\x18\x0b \x01(\x0b\x32!.penstock.retrieval.v1.AccessListR\x03\x61\x63l\x12\x1a\n\x05owner\x18\x0c \x01(\tB\x04\xe2\x41\x01\x03R\x05owner\x12\x35\n\x06\x66usion\x18\r \x01(\x0b\x32\x1d.penstock.retrieval.v1.FusionR\x06\x66usion\x12 \n\x08revision\x18\x0f \x01(\x03\x42\x04\xe2\x41\x01\x03R\x08revision\"\xf8\x03\n\x0f\x43ollectionStats\x12\x1e\n\ncollection\x18\x01 \x01(\tR\ncollection\x12%\n\x0e\x64ocument_count\x18\x02 \x01(\x03R\rdocumentCount\x12\x34\n\x16pending_document_count\x18\x03 \x01(\x03R\x14pendingDocumentCount\x12\x1f\n\x0b\x63hunk_count\x18\x04 \x01(\x03R\nchunkCount\x12!\n\x0cvector_count\x18\x05 \x01(\x03R\x0bvectorCount\x12\x1d\n\ntext_bytes\x18\x06 \x01(\x03R\ttextBytes\x12!\n\x0cstored_bytes\x18\x07 \x01(\x03R\x0bstoredBytes\x12\x44\n\x10last_ingest_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0elastIngestTime\x12\x1a\n\x08\x65mbedder\x18\t \x01(\tR\x08\x65mbedder\x12\x31\n\x14\x65mbedder_fingerprint\x18\n \x01(\tR\x13\x65mbedderFingerprint\x12\x1e\n\ndimensions\x18\x0b \x01(\x05R\ndimensions\x12-\n\x12\x65mbedder_languages\x18\x0c \x03(\tR\x11\x65mbedderLanguagesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock.retrieval.v1.collection_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_ACCESSLIST'].fields_by_name['readers']._loaded_options = None
+  _globals['_ACCESSLIST'].fields_by_name['readers']._serialized_options = b'\272H*\222\001\'\020\200\002\030\001\" r\036\030\206\0022\031^(\\*|(user|group):[^,]+)$'
+  _globals['_ACCESSLIST'].fields_by_name['writers']._loaded_options = None
+  _globals['_ACCESSLIST'].fields_by_name['writers']._serialized_options = b'\272H*\222\001\'\020\200\002\030\001\" r\036\030\206\0022\031^(\\*|(user|group):[^,]+)$'
   _globals['_COLLECTION'].fields_by_name['collection']._loaded_options = None
   _globals['_COLLECTION'].fields_by_name['collection']._serialized_options = b'\342A\001\002\272H*r(2&^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$'
   _globals['_COLLECTION'].fields_by_name['description']._loaded_options = None
@@ -49,8 +55,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COLLECTION'].fields_by_name['chunk_count']._serialized_options = b'\342A\001\003'
   _globals['_COLLECTION'].fields_by_name['create_time']._loaded_options = None
   _globals['_COLLECTION'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
-  _globals['_COLLECTION']._serialized_start=132
-  _globals['_COLLECTION']._serialized_end=555
-  _globals['_COLLECTIONSTATS']._serialized_start=558
-  _globals['_COLLECTIONSTATS']._serialized_end=1062
+  _globals['_COLLECTION'].fields_by_name['document_ttl']._loaded_options = None
+  _globals['_COLLECTION'].fields_by_name['document_ttl']._serialized_options = b'\272H\r\252\001\n\"\006\010\200\274\340\337\0132\000'
+  _globals['_COLLECTION'].fields_by_name['owner']._loaded_options = None
+  _globals['_COLLECTION'].fields_by_name['owner']._serialized_options = b'\342A\001\003'
+  _globals['_COLLECTION'].fields_by_name['revision']._loaded_options = None
+  _globals['_COLLECTION'].fields_by_name['revision']._serialized_options = b'\342A\001\003'
+  _globals['_ACCESSLIST']._serialized_start=200
+  _globals['_ACCESSLIST']._serialized_end=358
+  _globals['_COLLECTION']._serialized_start=361
+  _globals['_COLLECTION']._serialized_end=1034
+  _globals['_COLLECTIONSTATS']._serialized_start=1037
+  _globals['_COLLECTIONSTATS']._serialized_end=1541
 # @@protoc_insertion_point(module_scope)

@@ -5,9 +5,11 @@ Retrieval: documents in, grounded answers out."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from penstock.retrieval.v1 import search_pb2 as _search_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,8 +22,44 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class AccessList(_message.Message):
+    """Who of the tenant may use a collection. Each entry is `user:` or `group:` and a name as the gateway tells it
+    (`x-penstock-user`, `x-penstock-groups`), or `*` for all of the tenant. Whoever made the collection may always read and write it.
+    To callers who may not read it, the collection does not exist (NOT_FOUND); those who may read and not write it get
+    PERMISSION_DENIED.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    READERS_FIELD_NUMBER: _builtins.int
+    WRITERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def readers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Who may read: search, answer, and look at documents and settings. At most 256."""
+
+    @_builtins.property
+    def writers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Who may read and write: add and delete documents, change settings, delete the collection. At most 256."""
+
+    def __init__(
+        self,
+        *,
+        readers: _abc.Iterable[_builtins.str] | None = ...,
+        writers: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["readers", b"readers", "writers", b"writers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AccessList: _TypeAlias = AccessList  # noqa: Y015
+
+@_typing.final
 class Collection(_message.Message):
-    """A set of documents that are searched together and embedded by one model."""
+    """A set of documents that are searched together and embedded by one model. It belongs to the tenant that made it, and exists for
+    no other.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -33,12 +71,17 @@ class Collection(_message.Message):
     DOCUMENT_COUNT_FIELD_NUMBER: _builtins.int
     CHUNK_COUNT_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    DOCUMENT_TTL_FIELD_NUMBER: _builtins.int
+    ACL_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    FUSION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
-    """Id: lower-case letters, digits, `.`, `_`, `-`; 1 to 64 characters."""
+    """Id: lower-case letters, digits, `.`, `_`, `-`; 1 to 64 characters; unique among those of the tenant."""
     description: _builtins.str
     """What it holds, in plain words. At most 4096 characters."""
     embedder: _builtins.str
-    """The model that embeds its chunks and queries; empty means the one `auto` resolves to at creation. Fixed at creation."""
+    """The model that embeds its chunks and queries; empty means the one `auto` resolves to at creation. Only a reindexing changes it."""
     embedder_fingerprint: _builtins.str
     """Identifies the embedder's weights and pooling as of creation."""
     dimensions: _builtins.int
@@ -47,9 +90,25 @@ class Collection(_message.Message):
     """Documents in it."""
     chunk_count: _builtins.int
     """Chunks in it."""
+    owner: _builtins.str
+    """The user who made it, as the gateway told; empty where it told none."""
+    revision: _builtins.int
+    """Grows with every change of settings, calibration or index."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
+
+    @_builtins.property
+    def document_ttl(self) -> _duration_pb2.Duration:
+        """How long after they were added its documents are kept, 1 second to 36500 days; absent means for good."""
+
+    @_builtins.property
+    def acl(self) -> Global___AccessList:
+        """Who may use it; absent means all of the tenant."""
+
+    @_builtins.property
+    def fusion(self) -> _search_pb2.Fusion:
+        """How hybrid searches fuse their rankings, unless they say otherwise; absent means `rrf` with its defaults."""
 
     def __init__(
         self,
@@ -62,10 +121,15 @@ class Collection(_message.Message):
         document_count: _builtins.int = ...,
         chunk_count: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        document_ttl: _duration_pb2.Duration | None = ...,
+        acl: Global___AccessList | None = ...,
+        owner: _builtins.str = ...,
+        fusion: _search_pb2.Fusion | None = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acl", b"acl", "create_time", b"create_time", "document_ttl", b"document_ttl", "fusion", b"fusion"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_count", b"chunk_count", "collection", b"collection", "create_time", b"create_time", "description", b"description", "dimensions", b"dimensions", "document_count", b"document_count", "embedder", b"embedder", "embedder_fingerprint", b"embedder_fingerprint"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acl", b"acl", "chunk_count", b"chunk_count", "collection", b"collection", "create_time", b"create_time", "description", b"description", "dimensions", b"dimensions", "document_count", b"document_count", "document_ttl", b"document_ttl", "embedder", b"embedder", "embedder_fingerprint", b"embedder_fingerprint", "fusion", b"fusion", "owner", b"owner", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,10 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from penstock.retrieval.v1 import collection_pb2 as penstock_dot_retrieval_dot_v1_dot_collection__pb2
+from penstock.retrieval.v1 import search_pb2 as penstock_dot_retrieval_dot_v1_dot_search__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.penstock/retrieval/v1/collection_service.proto\x12\x15penstock.retrieval.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a&penstock/retrieval/v1/collection.proto\"\x91\x01\n\x17\x43reateCollectionRequest\x12M\n\ncollection\x18\x01 \x01(\x0b\x32!.penstock.retrieval.v1.CollectionB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\ncollection\x12\'\n\nrequest_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\trequestId\"]\n\x18\x43reateCollectionResponse\x12\x41\n\ncollection\x18\x01 \x01(\x0b\x32!.penstock.retrieval.v1.CollectionR\ncollection\"E\n\x14GetCollectionRequest\x12-\n\ncollection\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\ncollection\"Z\n\x15GetCollectionResponse\x12\x41\n\ncollection\x18\x01 \x01(\x0b\x32!.penstock.retrieval.v1.CollectionR\ncollection\"j\n\x16ListCollectionsRequest\x12\'\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xfa\x01(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"\x86\x01\n\x17ListCollectionsResponse\x12\x43\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32!.penstock.retrieval.v1.CollectionR\x0b\x63ollections\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x89\x01\n\x17UpdateCollectionRequest\x12-\n\ncollection\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\ncollection\x12/\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 H\x00R\x0b\x64\x65scription\x88\x01\x01\x42\x0e\n\x0c_description\"]\n\x18UpdateCollectionResponse\x12\x41\n\ncollection\x18\x01 \x01(\x0b\x32!.penstock.retrieval.v1.CollectionR\ncollection\"J\n\x19GetCollectionStatsRequest\x12-\n\ncollection\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\ncollection\"Z\n\x1aGetCollectionStatsResponse\x12<\n\x05stats\x18\x01 \x01(\x0b\x32&.penstock.retrieval.v1.CollectionStatsR\x05stats\"H\n\x17\x44\x65leteCollectionRequest\x12-\n\ncollection\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\ncollection\"\x1a\n\x18\x44\x65leteCollectionResponse2\xbc\x07\n\x11\x43ollectionService\x12\x98\x01\n\x10\x43reateCollection\x12..penstock.retrieval.v1.CreateCollectionRequest\x1a/.penstock.retrieval.v1.CreateCollectionResponse\"#\x82\xd3\xe4\x93\x02\x1d\"\x0f/v1/collections:\ncollection\x12\x93\x01\n\rGetCollection\x12+.penstock.retrieval.v1.GetCollectionRequest\x1a,.penstock.retrieval.v1.GetCollectionResponse\"\'\x90\x02\x01\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/collections/{collection}\x12\x8c\x01\n\x0fListCollections\x12-.penstock.retrieval.v1.ListCollectionsRequest\x1a..penstock.retrieval.v1.ListCollectionsResponse\"\x1a\x90\x02\x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/collections\x12\x9f\x01\n\x10UpdateCollection\x12..penstock.retrieval.v1.UpdateCollectionRequest\x1a/.penstock.retrieval.v1.UpdateCollectionResponse\"*\x90\x02\x02\x82\xd3\xe4\x93\x02!2\x1c/v1/collections/{collection}:\x01*\x12\xa8\x01\n\x12GetCollectionStats\x12\x30.penstock.retrieval.v1.GetCollectionStatsRequest\x1a\x31.penstock.retrieval.v1.GetCollectionStatsResponse\"-\x90\x02\x01\x82\xd3\xe4\x93\x02$\x12\"/v1/collections/{collection}/stats\x12\x99\x01\n\x10\x44\x65leteCollection\x12..penstock.retrieval.v1.DeleteCollectionRequest\x1a/.penstock.retrieval.v1.DeleteCollectionResponse\"$\x82\xd3\xe4\x93\x02\x1e*\x1c/v1/collections/{collection}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.penstock/retrieval/v1/collection_service.proto\x12\x15penstock.retrieval.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a&penstock/retrieval/v1/collection.proto\x1a\"penstock/retrieval/v1/search.proto\"\x91\x01\n\x17\x43reateCollectionRequest\x12M\n\ncollection\x18\x01 \x01(\x0b\x32!.penstock.retrieval.v1.CollectionB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\ncollection\x12\'\n\nrequest_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\trequestId\"]\n\x18\x43reateCollectionResponse\x12\x41\n\ncollection\x18\x01 \x01(\x0b\x32!.penstock.retrieval.v1.CollectionR\ncollection\"E\n\x14GetCollectionRequest\x12-\n\ncollection\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\ncollection\"Z\n\x15GetCollectionResponse\x12\x41\n\ncollection\x18\x01 \x01(\x0b\x32!.penstock.retrieval.v1.CollectionR\ncollection\"j\n\x16ListCollectionsRequest\x12\'\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xfa\x01(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"\x86\x01\n\x17ListCollectionsResponse\x12\x43\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32!.penstock.retrieval.v1.CollectionR\x0b\x63ollections\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc5\x02\n\x17UpdateCollectionRequest\x12-\n\ncollection\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\ncollection\x12/\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 H\x00R\x0b\x64\x65scription\x88\x01\x01\x12N\n\x0c\x64ocument_ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n\"\x06\x08\x80\xbc\xe0\xdf\x0b\x32\x00R\x0b\x64ocumentTtl\x12\x33\n\x03\x61\x63l\x18\x04 \x01(\x0b\x32!.penstock.retrieval.v1.AccessListR\x03\x61\x63l\x12\x35\n\x06\x66usion\x18\x05 \x01(\x0b\x32\x1d.penstock.retrieval.v1.FusionR\x06\x66usionB\x0e\n\x0c_description\"]\n\x18UpdateCollectionResponse\x12\x41\n\ncollection\x18\x01 \x01(\x0b\x32!.penstock.retrieval.v1.CollectionR\ncollection\"J\n\x19GetCollectionStatsRequest\x12-\n\ncollection\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\ncollection\"Z\n\x1aGetCollectionStatsResponse\x12<\n\x05stats\x18\x01 \x01(\x0b\x32&.penstock.retrieval.v1.CollectionStatsR\x05stats\"H\n\x17\x44\x65leteCollectionRequest\x12-\n\ncollection\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\ncollection\"\x1a\n\x18\x44\x65leteCollectionResponse2\xbc\x07\n\x11\x43ollectionService\x12\x98\x01\n\x10\x43reateCollection\x12..penstock.retrieval.v1.CreateCollectionRequest\x1a/.penstock.retrieval.v1.CreateCollectionResponse\"#\x82\xd3\xe4\x93\x02\x1d\"\x0f/v1/collections:\ncollection\x12\x93\x01\n\rGetCollection\x12+.penstock.retrieval.v1.GetCollectionRequest\x1a,.penstock.retrieval.v1.GetCollectionResponse\"\'\x90\x02\x01\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/collections/{collection}\x12\x8c\x01\n\x0fListCollections\x12-.penstock.retrieval.v1.ListCollectionsRequest\x1a..penstock.retrieval.v1.ListCollectionsResponse\"\x1a\x90\x02\x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/collections\x12\x9f\x01\n\x10UpdateCollection\x12..penstock.retrieval.v1.UpdateCollectionRequest\x1a/.penstock.retrieval.v1.UpdateCollectionResponse\"*\x90\x02\x02\x82\xd3\xe4\x93\x02!2\x1c/v1/collections/{collection}:\x01*\x12\xa8\x01\n\x12GetCollectionStats\x12\x30.penstock.retrieval.v1.GetCollectionStatsRequest\x1a\x31.penstock.retrieval.v1.GetCollectionStatsResponse\"-\x90\x02\x01\x82\xd3\xe4\x93\x02$\x12\"/v1/collections/{collection}/stats\x12\x99\x01\n\x10\x44\x65leteCollection\x12..penstock.retrieval.v1.DeleteCollectionRequest\x1a/.penstock.retrieval.v1.DeleteCollectionResponse\"$\x82\xd3\xe4\x93\x02\x1e*\x1c/v1/collections/{collection}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,6 +50,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATECOLLECTIONREQUEST'].fields_by_name['collection']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030@'
   _globals['_UPDATECOLLECTIONREQUEST'].fields_by_name['description']._loaded_options = None
   _globals['_UPDATECOLLECTIONREQUEST'].fields_by_name['description']._serialized_options = b'\272H\005r\003\030\200 '
+  _globals['_UPDATECOLLECTIONREQUEST'].fields_by_name['document_ttl']._loaded_options = None
+  _globals['_UPDATECOLLECTIONREQUEST'].fields_by_name['document_ttl']._serialized_options = b'\272H\r\252\001\n\"\006\010\200\274\340\337\0132\000'
   _globals['_GETCOLLECTIONSTATSREQUEST'].fields_by_name['collection']._loaded_options = None
   _globals['_GETCOLLECTIONSTATSREQUEST'].fields_by_name['collection']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030@'
   _globals['_DELETECOLLECTIONREQUEST'].fields_by_name['collection']._loaded_options = None
@@ -64,30 +68,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COLLECTIONSERVICE'].methods_by_name['GetCollectionStats']._serialized_options = b'\220\002\001\202\323\344\223\002$\022\"/v1/collections/{collection}/stats'
   _globals['_COLLECTIONSERVICE'].methods_by_name['DeleteCollection']._loaded_options = None
   _globals['_COLLECTIONSERVICE'].methods_by_name['DeleteCollection']._serialized_options = b'\202\323\344\223\002\036*\034/v1/collections/{collection}'
-  _globals['_CREATECOLLECTIONREQUEST']._serialized_start=177
-  _globals['_CREATECOLLECTIONREQUEST']._serialized_end=322
-  _globals['_CREATECOLLECTIONRESPONSE']._serialized_start=324
-  _globals['_CREATECOLLECTIONRESPONSE']._serialized_end=417
-  _globals['_GETCOLLECTIONREQUEST']._serialized_start=419
-  _globals['_GETCOLLECTIONREQUEST']._serialized_end=488
-  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=490
-  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=580
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=582
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=688
-  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=691
-  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=825
-  _globals['_UPDATECOLLECTIONREQUEST']._serialized_start=828
-  _globals['_UPDATECOLLECTIONREQUEST']._serialized_end=965
-  _globals['_UPDATECOLLECTIONRESPONSE']._serialized_start=967
-  _globals['_UPDATECOLLECTIONRESPONSE']._serialized_end=1060
-  _globals['_GETCOLLECTIONSTATSREQUEST']._serialized_start=1062
-  _globals['_GETCOLLECTIONSTATSREQUEST']._serialized_end=1136
-  _globals['_GETCOLLECTIONSTATSRESPONSE']._serialized_start=1138
-  _globals['_GETCOLLECTIONSTATSRESPONSE']._serialized_end=1228
-  _globals['_DELETECOLLECTIONREQUEST']._serialized_start=1230
-  _globals['_DELETECOLLECTIONREQUEST']._serialized_end=1302
-  _globals['_DELETECOLLECTIONRESPONSE']._serialized_start=1304
-  _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=1330
-  _globals['_COLLECTIONSERVICE']._serialized_start=1333
-  _globals['_COLLECTIONSERVICE']._serialized_end=2289
+  _globals['_CREATECOLLECTIONREQUEST']._serialized_start=245
+  _globals['_CREATECOLLECTIONREQUEST']._serialized_end=390
+  _globals['_CREATECOLLECTIONRESPONSE']._serialized_start=392
+  _globals['_CREATECOLLECTIONRESPONSE']._serialized_end=485
+  _globals['_GETCOLLECTIONREQUEST']._serialized_start=487
+  _globals['_GETCOLLECTIONREQUEST']._serialized_end=556
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=558
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=648
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=650
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=756
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=759
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=893
+  _globals['_UPDATECOLLECTIONREQUEST']._serialized_start=896
+  _globals['_UPDATECOLLECTIONREQUEST']._serialized_end=1221
+  _globals['_UPDATECOLLECTIONRESPONSE']._serialized_start=1223
+  _globals['_UPDATECOLLECTIONRESPONSE']._serialized_end=1316
+  _globals['_GETCOLLECTIONSTATSREQUEST']._serialized_start=1318
+  _globals['_GETCOLLECTIONSTATSREQUEST']._serialized_end=1392
+  _globals['_GETCOLLECTIONSTATSRESPONSE']._serialized_start=1394
+  _globals['_GETCOLLECTIONSTATSRESPONSE']._serialized_end=1484
+  _globals['_DELETECOLLECTIONREQUEST']._serialized_start=1486
+  _globals['_DELETECOLLECTIONREQUEST']._serialized_end=1558
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_start=1560
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=1586
+  _globals['_COLLECTIONSERVICE']._serialized_start=1589
+  _globals['_COLLECTIONSERVICE']._serialized_end=2545
 # @@protoc_insertion_point(module_scope)

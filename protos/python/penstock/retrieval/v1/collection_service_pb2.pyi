@@ -5,9 +5,11 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from penstock.retrieval.v1 import collection_pb2 as _collection_pb2
+from penstock.retrieval.v1 import search_pb2 as _search_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -179,19 +181,39 @@ class UpdateCollectionRequest(_message.Message):
 
     COLLECTION_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    DOCUMENT_TTL_FIELD_NUMBER: _builtins.int
+    ACL_FIELD_NUMBER: _builtins.int
+    FUSION_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Its id."""
     description: _builtins.str
     """What it holds, in plain words, at most 4096 characters; absent leaves it as it is."""
+    @_builtins.property
+    def document_ttl(self) -> _duration_pb2.Duration:
+        """How long after they were added its documents are kept, up to 36500 days, those too that are there already; 0 means for good."""
+
+    @_builtins.property
+    def acl(self) -> _collection_pb2.AccessList:
+        """Who may use it, in place of the list before; `*` for readers and writers opens it to the tenant. It must leave the caller
+        among the writers. Effective at once.
+        """
+
+    @_builtins.property
+    def fusion(self) -> _search_pb2.Fusion:
+        """How hybrid searches fuse their rankings, unless they say otherwise."""
+
     def __init__(
         self,
         *,
         collection: _builtins.str = ...,
         description: _builtins.str | None = ...,
+        document_ttl: _duration_pb2.Duration | None = ...,
+        acl: _collection_pb2.AccessList | None = ...,
+        fusion: _search_pb2.Fusion | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "description", b"description"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "acl", b"acl", "description", b"description", "document_ttl", b"document_ttl", "fusion", b"fusion"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "collection", b"collection", "description", b"description"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "acl", b"acl", "collection", b"collection", "description", b"description", "document_ttl", b"document_ttl", "fusion", b"fusion"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class CollectionServiceStub(object):
-    """Keeps collections.
+    """Keeps collections: those of the caller's tenant, as far as the caller may read them.
     """
 
     def __init__(self, channel):
@@ -68,7 +68,7 @@ class CollectionServiceStub(object):
 
 
 class CollectionServiceServicer(object):
-    """Keeps collections.
+    """Keeps collections: those of the caller's tenant, as far as the caller may read them.
     """
 
     def CreateCollection(self, request, context):
@@ -88,14 +88,15 @@ class CollectionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListCollections(self, request, context):
-        """Lists collections by id.
+        """Lists collections by id. Those that the caller may not read are left out, so that a page may be short.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateCollection(self, request, context):
-        """Changes what may change of a collection. Fields that are absent stay as they are. Errors: NOT_FOUND (COLLECTION_NOT_FOUND).
+        """Changes what may change of a collection. Fields that are absent stay as they are. Errors: NOT_FOUND (COLLECTION_NOT_FOUND),
+        PERMISSION_DENIED, INVALID_ARGUMENT (INVALID_FIELD).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,7 +110,7 @@ class CollectionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteCollection(self, request, context):
-        """Deletes a collection with all its documents, for good. Errors: NOT_FOUND (COLLECTION_NOT_FOUND).
+        """Deletes a collection with all its documents, for good. Errors: NOT_FOUND (COLLECTION_NOT_FOUND), PERMISSION_DENIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,7 +158,7 @@ def add_CollectionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CollectionService(object):
-    """Keeps collections.
+    """Keeps collections: those of the caller's tenant, as far as the caller may read them.
     """
 
     @staticmethod

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CollectionServiceStub:
-    """Keeps collections."""
+    """Keeps collections: those of the caller's tenant, as far as the caller may read them."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -41,17 +41,19 @@ class CollectionServiceStub:
     GetCollection: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.GetCollectionRequest, _collection_service_pb2.GetCollectionResponse]
     """Returns one collection. Errors: NOT_FOUND (COLLECTION_NOT_FOUND)."""
     ListCollections: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.ListCollectionsRequest, _collection_service_pb2.ListCollectionsResponse]
-    """Lists collections by id."""
+    """Lists collections by id. Those that the caller may not read are left out, so that a page may be short."""
     UpdateCollection: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.UpdateCollectionRequest, _collection_service_pb2.UpdateCollectionResponse]
-    """Changes what may change of a collection. Fields that are absent stay as they are. Errors: NOT_FOUND (COLLECTION_NOT_FOUND)."""
+    """Changes what may change of a collection. Fields that are absent stay as they are. Errors: NOT_FOUND (COLLECTION_NOT_FOUND),
+    PERMISSION_DENIED, INVALID_ARGUMENT (INVALID_FIELD).
+    """
     GetCollectionStats: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.GetCollectionStatsRequest, _collection_service_pb2.GetCollectionStatsResponse]
     """Counts what a collection holds. Errors: NOT_FOUND (COLLECTION_NOT_FOUND)."""
     DeleteCollection: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.DeleteCollectionRequest, _collection_service_pb2.DeleteCollectionResponse]
-    """Deletes a collection with all its documents, for good. Errors: NOT_FOUND (COLLECTION_NOT_FOUND)."""
+    """Deletes a collection with all its documents, for good. Errors: NOT_FOUND (COLLECTION_NOT_FOUND), PERMISSION_DENIED."""
 
 @_typing.type_check_only
 class CollectionServiceAsyncStub(CollectionServiceStub):
-    """Keeps collections."""
+    """Keeps collections: those of the caller's tenant, as far as the caller may read them."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateCollection: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.CreateCollectionRequest, _collection_service_pb2.CreateCollectionResponse]  # type: ignore[assignment]
@@ -62,16 +64,18 @@ class CollectionServiceAsyncStub(CollectionServiceStub):
     GetCollection: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.GetCollectionRequest, _collection_service_pb2.GetCollectionResponse]  # type: ignore[assignment]
     """Returns one collection. Errors: NOT_FOUND (COLLECTION_NOT_FOUND)."""
     ListCollections: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.ListCollectionsRequest, _collection_service_pb2.ListCollectionsResponse]  # type: ignore[assignment]
-    """Lists collections by id."""
+    """Lists collections by id. Those that the caller may not read are left out, so that a page may be short."""
     UpdateCollection: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.UpdateCollectionRequest, _collection_service_pb2.UpdateCollectionResponse]  # type: ignore[assignment]
-    """Changes what may change of a collection. Fields that are absent stay as they are. Errors: NOT_FOUND (COLLECTION_NOT_FOUND)."""
+    """Changes what may change of a collection. Fields that are absent stay as they are. Errors: NOT_FOUND (COLLECTION_NOT_FOUND),
+    PERMISSION_DENIED, INVALID_ARGUMENT (INVALID_FIELD).
+    """
     GetCollectionStats: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.GetCollectionStatsRequest, _collection_service_pb2.GetCollectionStatsResponse]  # type: ignore[assignment]
     """Counts what a collection holds. Errors: NOT_FOUND (COLLECTION_NOT_FOUND)."""
     DeleteCollection: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.DeleteCollectionRequest, _collection_service_pb2.DeleteCollectionResponse]  # type: ignore[assignment]
-    """Deletes a collection with all its documents, for good. Errors: NOT_FOUND (COLLECTION_NOT_FOUND)."""
+    """Deletes a collection with all its documents, for good. Errors: NOT_FOUND (COLLECTION_NOT_FOUND), PERMISSION_DENIED."""
 
 class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Keeps collections."""
+    """Keeps collections: those of the caller's tenant, as far as the caller may read them."""
 
     @_abc_1.abstractmethod
     def CreateCollection(
@@ -98,7 +102,7 @@ class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _collection_service_pb2.ListCollectionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_collection_service_pb2.ListCollectionsResponse, _abc.Awaitable[_collection_service_pb2.ListCollectionsResponse]]:
-        """Lists collections by id."""
+        """Lists collections by id. Those that the caller may not read are left out, so that a page may be short."""
 
     @_abc_1.abstractmethod
     def UpdateCollection(
@@ -106,7 +110,9 @@ class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _collection_service_pb2.UpdateCollectionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_collection_service_pb2.UpdateCollectionResponse, _abc.Awaitable[_collection_service_pb2.UpdateCollectionResponse]]:
-        """Changes what may change of a collection. Fields that are absent stay as they are. Errors: NOT_FOUND (COLLECTION_NOT_FOUND)."""
+        """Changes what may change of a collection. Fields that are absent stay as they are. Errors: NOT_FOUND (COLLECTION_NOT_FOUND),
+        PERMISSION_DENIED, INVALID_ARGUMENT (INVALID_FIELD).
+        """
 
     @_abc_1.abstractmethod
     def GetCollectionStats(
@@ -122,6 +128,6 @@ class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _collection_service_pb2.DeleteCollectionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_collection_service_pb2.DeleteCollectionResponse, _abc.Awaitable[_collection_service_pb2.DeleteCollectionResponse]]:
-        """Deletes a collection with all its documents, for good. Errors: NOT_FOUND (COLLECTION_NOT_FOUND)."""
+        """Deletes a collection with all its documents, for good. Errors: NOT_FOUND (COLLECTION_NOT_FOUND), PERMISSION_DENIED."""
 
 def add_CollectionServiceServicer_to_server(servicer: CollectionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
