@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 from penstock.assignment import RequestType
 
 from services.chassis.errors import Failure
-from services.retrieval.chunking import estimate_tokens
+from services.retrieval.chunking.tokens import estimate_tokens
 from services.retrieval.citations import Citation, CitationChecker, Text
 from services.retrieval.conversations import Turn
 from services.retrieval.generation import Begun, Ended, FinishReason, Prompt, Role, Sampling, Written

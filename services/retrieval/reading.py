@@ -11,13 +11,20 @@ MOST_CHARACTERS: Final = 16 * 1024 * 1024
 _UNSTORABLE: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff\ud800-\udfff]")
 
 
+# A heading of this level or deeper is no line of prose: it is the header row of a table, and what stands under it are its rows.
+TABLE_LEVEL: Final = 16
+
+
 class UnreadableError(Exception):
     """The content cannot be read as what it is given as; the message continues "the content ..." for its sender."""
 
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """A heading: where it starts in the text, in characters; its level, from 1 for the highest; and its title."""
+    """A heading: where it starts in the text, in characters; its level, from 1 for the highest; and its title.
+
+    In code it is a definition. One without a title ends what is open at its level: a definition, a table.
+    """
 
     start: int
     level: int

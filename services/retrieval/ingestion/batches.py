@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from services.retrieval.analysis import document_vector
-from services.retrieval.chunking import Chunk, chunk
+from services.retrieval.chunking.chunks import Chunk, chunk
 from services.retrieval.languages import is_known
 from services.retrieval.store import Point, point_uid
 

@@ -3,7 +3,9 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.retrieval.chunking import MOST_TOKENS, chunk, estimate_tokens
+from services.retrieval.chunking.chunks import chunk
+from services.retrieval.chunking.settings import DEFAULT_CHUNKING
+from services.retrieval.chunking.tokens import estimate_tokens
 from services.retrieval.readers import markdown
 from services.retrieval.reading import Heading
 
@@ -35,7 +37,7 @@ def test_chunks_are_bounded_spans_that_cover_the_text(text: str) -> None:
     for number, one in enumerate(chunks):
         assert one.ordinal == number
         assert one.text == reading.text[one.start : one.end] == one.text.strip() != ""
-        assert estimate_tokens(one.text) <= MOST_TOKENS
+        assert estimate_tokens(one.text) <= DEFAULT_CHUNKING.most_tokens
         covered[one.start : one.end] = b"\x01" * (one.end - one.start)
     assert all(flag or character.isspace() for flag, character in zip(covered, reading.text, strict=True))
     assert [one.start for one in chunks] == sorted({one.start for one in chunks})
@@ -46,7 +48,7 @@ def test_sentences_stay_whole_and_overlap() -> None:
     chunks = list(chunk(text))
     assert all(one.text.startswith("Sentence") and one.text.endswith("own.") for one in chunks)
     assert all(before.end > after.start for before, after in pairwise(chunks))
-    assert max(estimate_tokens(one.text) for one in chunks) > MOST_TOKENS / 2
+    assert max(estimate_tokens(one.text) for one in chunks) > DEFAULT_CHUNKING.most_tokens / 2
 
 
 def test_a_heading_begins_a_chunk_and_is_known_to_those_under_it() -> None:

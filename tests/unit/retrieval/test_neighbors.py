@@ -3,7 +3,7 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.retrieval.chunking import chunk
+from services.retrieval.chunking.chunks import chunk
 from services.retrieval.neighbors import joined
 from services.retrieval.store import Candidate
 

@@ -1,0 +1,1 @@
+"""Cuts a document's text into chunks: the unit that is embedded, searched and cited."""
