@@ -7,18 +7,20 @@ import logging
 import random
 import time
 import uuid
-from typing import TYPE_CHECKING, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import grpc
 import grpc.aio
 
-from penstock.assignment import HASH_VERSIONS, Arm, Plan, RequestType, Treatment, Unit
+from penstock.assignment import HASH_VERSIONS, Arm, Plan, RequestType, Settings, Treatment, Unit, combine
+from penstock.audience import EVERYONE, Audience, Condition, Operator, held_out
 from penstock.experiments.v1 import assignment_pb2, assignment_service_pb2, experiment_pb2
 from penstock.experiments.v1.assignment_service_pb2_grpc import AssignmentServiceStub
 from penstock.exposures import ExposureBuffer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from types import TracebackType
 
     from typing_extensions import Self  # noqa: UP035 - the wheel serves Python 3.10 too
@@ -31,6 +33,10 @@ _UNITS: Final = {
     experiment_pb2.UNIT_CONVERSATION: Unit.CONVERSATION,
     experiment_pb2.UNIT_REQUEST: Unit.REQUEST,
 }
+_OPERATORS: Final = frozenset(operator.value for operator in Operator)
+_VARIANT_SETTINGS: Final[tuple[Literal["model", "prompt", "top_k"], ...]] = ("model", "prompt", "top_k")
+_SAMPLING_SETTINGS: Final[tuple[Literal["temperature", "top_p", "max_tokens"], ...]] = ("temperature", "top_p", "max_tokens")
+_NO_ATTRIBUTES: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Assigner:
@@ -66,6 +72,8 @@ class Assigner:
         self._watcher = watcher
         self._close_seconds = close_seconds
         self._plans: dict[int, tuple[Plan, ...]] = {}
+        self._promoted: dict[RequestType, Settings] = {}
+        self._holdout = 0.0
         self._configured = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
         self._sending: asyncio.Task[None] | None = None
@@ -109,34 +117,46 @@ class Assigner:
         return True
 
     def assign(
-        self, request_type: RequestType, *, user: str = "", conversation: str = "", request_id: str = ""
+        self,
+        request_type: RequestType,
+        *,
+        user: str = "",
+        conversation: str = "",
+        request_id: str = "",
+        attributes: Mapping[str, str] = _NO_ATTRIBUTES,
     ) -> Treatment | None:
-        """What the request gets, or None where no experiment applies.
+        """What the request gets, or None where no experiment applies and nothing is promoted.
 
-        The experiment that was started first among those that match takes the request; one whose unit is empty here does not
-        match.
+        In each layer, the common one without a name included, the experiment that was started first among those that match
+        takes the request; one whose unit is empty here does not match. Units of the global holdout meet no experiment.
         """
+        met: list[Treatment] = []
+        layers: list[str] = []
+        units = {Unit.USER: user, Unit.CONVERSATION: conversation, Unit.REQUEST: request_id}
         for plan in self._plans.get(request_type, ()):
-            unit = plan.unit
-            unit_id = user if unit is Unit.USER else conversation if unit is Unit.CONVERSATION else request_id
-            if unit_id:
-                return plan.treat(unit_id)
-        return None
+            unit_id = units[plan.unit]
+            if not unit_id or plan.audience.layer in layers:
+                continue
+            if plan.exclusion(unit_id, attributes) is None and not held_out(unit_id, self._holdout):
+                met.append(plan.treat(unit_id))
+                layers.append(plan.audience.layer)
+        return combine(met, self._promoted.get(request_type))
 
     def expose(self, treatment: Treatment, *, request_id: str, model: str = "", engine: str = "") -> None:
         """Notes that the request has really met the treatment, with the model and engine that answered. Never blocks."""
-        exposure = assignment_pb2.Exposure(
-            exposure=str(uuid.uuid4()),
-            assignment=assignment_pb2.Assignment(
-                assignment=treatment.assignment, experiment=treatment.experiment, variant=treatment.variant
-            ),
-            unit_id=treatment.unit_id,
-            request_id=request_id,
-            model=model,
-            engine=engine,
-        )
-        exposure.event_time.FromNanoseconds(time.time_ns())
-        self.exposures.add(exposure)
+        if not treatment.assignment:
+            return
+        for one in (treatment, *treatment.also):
+            exposure = assignment_pb2.Exposure(
+                exposure=str(uuid.uuid4()),
+                assignment=assignment_pb2.Assignment(assignment=one.assignment, experiment=one.experiment, variant=one.variant),
+                unit_id=one.unit_id,
+                request_id=request_id,
+                model=model,
+                engine=engine,
+            )
+            exposure.event_time.FromNanoseconds(time.time_ns())
+            self.exposures.add(exposure)
 
     async def _watch(self) -> None:
         delay = _BACKOFF[0]
@@ -157,6 +177,8 @@ class Assigner:
     def _use(self, configuration: assignment_service_pb2.WatchConfigurationResponse) -> None:
         plans = compile_plans(configuration.experiments)
         self._plans = {kind: tuple(plan for plan in plans if kind in plan.request_types) for kind in RequestType}
+        self._promoted = compile_promotions(configuration.promotions)
+        self._holdout = configuration.holdout
         self.revision = configuration.revision
         self._configured.set()
 
@@ -173,7 +195,8 @@ def compile_plans(experiments: Iterable[experiment_pb2.Experiment]) -> list[Plan
     for experiment in experiments:
         # Empty means all; types that a newer service added concern no call of this version.
         types = [RequestType(kind) for kind in experiment.request_types or known if kind in known]
-        if not types or experiment.hash_version not in HASH_VERSIONS or experiment.unit not in _UNITS:
+        audience = _audience(experiment)
+        if not types or audience is None or experiment.hash_version not in HASH_VERSIONS or experiment.unit not in _UNITS:
             _log.warning("experiment %s needs a newer penstock; it is not evaluated here", experiment.experiment)
             continue
         plans.append(
@@ -182,22 +205,44 @@ def compile_plans(experiments: Iterable[experiment_pb2.Experiment]) -> list[Plan
                 salt=experiment.salt,
                 hash_version=experiment.hash_version,
                 unit=_UNITS[experiment.unit],
-                arms=[_arm(variant) for variant in experiment.variants],
+                arms=[Arm(variant.variant, variant.weight, **_settings(variant)) for variant in experiment.variants],
                 request_types=types,
+                audience=audience,
+                paused=experiment.paused_variants,
             )
         )
     return plans
 
 
-def _arm(variant: experiment_pb2.Variant) -> Arm:
-    sampling = variant.sampling
-    return Arm(
-        variant=variant.variant,
-        weight=variant.weight,
-        model=variant.model if variant.HasField("model") else None,
-        prompt=variant.prompt if variant.HasField("prompt") else None,
-        temperature=sampling.temperature if sampling.HasField("temperature") else None,
-        top_p=sampling.top_p if sampling.HasField("top_p") else None,
-        max_tokens=sampling.max_tokens if sampling.HasField("max_tokens") else None,
-        top_k=variant.top_k if variant.HasField("top_k") else None,
+def compile_promotions(promotions: Iterable[experiment_pb2.Promotion]) -> dict[RequestType, Settings]:
+    """What is promoted for each type of call; a later promotion changes what an earlier one set."""
+    changes: dict[RequestType, dict[str, Any]] = {}
+    known = {kind.value for kind in RequestType}
+    for promotion in promotions:
+        for kind in promotion.request_types or known:
+            if kind in known:
+                changes.setdefault(RequestType(kind), {}).update(_settings(promotion.settings))
+    return {kind: Settings(**settings) for kind, settings in changes.items()}
+
+
+def _audience(experiment: experiment_pb2.Experiment) -> Audience | None:
+    """None where a condition is of a kind that came after this version."""
+    if any(one.operator not in _OPERATORS for one in experiment.targeting):
+        return None
+    targeting = tuple(
+        Condition(condition.attribute, Operator(condition.operator), tuple(condition.values))
+        for condition in experiment.targeting
     )
+    traffic = experiment.traffic if experiment.HasField("traffic") else 1.0
+    if not (targeting or experiment.layer or traffic < 1):
+        return EVERYONE
+    return Audience(targeting, experiment.layer, experiment.layer_start, experiment.layer_share or 1.0, traffic)
+
+
+def _settings(variant: experiment_pb2.Variant) -> dict[str, Any]:
+    """What a variant changes, as arguments of `Settings`."""
+    sampling = variant.sampling
+    return {
+        **{name: getattr(variant, name) for name in _VARIANT_SETTINGS if variant.HasField(name)},
+        **{name: getattr(sampling, name) for name in _SAMPLING_SETTINGS if sampling.HasField(name)},
+    }

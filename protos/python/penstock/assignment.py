@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import math
 import re
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum, IntEnum
 from itertools import accumulate
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from penstock.audience import EVERYONE, Exclusion, point
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from penstock.audience import Audience
 
 HASH_VERSIONS: Final = frozenset({1})
 
-_BELOW_ONE: Final = math.nextafter(1.0, 0.0)
 _KEY: Final = re.compile(r"1~([a-z0-9._-]{1,64})~([a-z0-9._-]{1,64})~([A-Za-z0-9_-]{22})")
 
 
@@ -41,15 +43,11 @@ class Unit(Enum):
     REQUEST = "request"
 
 
-@dataclass(frozen=True)
-class Treatment:
-    """What one unit gets. A setting that is None leaves the request as it came.
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a variant may change. A setting that is None leaves the request as it came.
 
     Attributes:
-        assignment: Opaque key that outcomes name.
-        experiment: Id of the experiment.
-        variant: Id of the variant.
-        unit_id: The unit it was evaluated for.
         model: Model to use instead of the requested one.
         prompt: System prompt to use instead of the service's own.
         temperature: Randomness, 0 to 2.
@@ -58,30 +56,46 @@ class Treatment:
         top_k: Passages to ground an answer in, 1 to 100.
     """
 
+    model: str | None = None
+    prompt: str | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    top_k: int | None = None
+
+    def changes(self) -> dict[str, Any]:
+        """The settings that are given, by name."""
+        return {name: value for name in SETTINGS if (value := getattr(self, name)) is not None}
+
+
+SETTINGS: Final = tuple(field.name for field in fields(Settings))
+
+
+@dataclass(frozen=True)
+class Treatment(Settings):
+    """What one request gets.
+
+    Attributes:
+        assignment: Opaque key that outcomes name; empty where the settings are promoted ones and no experiment takes part.
+        experiment: Id of the experiment.
+        variant: Id of the variant.
+        unit_id: The unit it was evaluated for.
+        also: What the request meets in experiments of other layers; the settings here include theirs.
+    """
+
     assignment: str
     experiment: str
     variant: str
     unit_id: str
-    model: str | None = None
-    prompt: str | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    max_tokens: int | None = None
-    top_k: int | None = None
+    also: tuple[Treatment, ...] = ()
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One variant: its id, its weight above 0, and what it changes, as in `Treatment`."""
+class Arm(Settings):
+    """One variant: its id, its weight above 0, and what it changes."""
 
     variant: str
     weight: float
-    model: str | None = None
-    prompt: str | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    max_tokens: int | None = None
-    top_k: int | None = None
 
 
 class AssignmentKey(NamedTuple):
@@ -90,13 +104,6 @@ class AssignmentKey(NamedTuple):
     experiment: str
     variant: str
     unit_digest: str
-
-
-def point(salt: str, unit_id: str) -> float:
-    """The unit's place from 0 up to, not including, 1, by hash version 1."""
-    digest = hashlib.sha256(f"{salt}:{unit_id}".encode()).digest()
-    # The largest digests would round up to 1.
-    return min(int.from_bytes(digest[:8], "big") / 2**64, _BELOW_ONE)
 
 
 def bounds(weights: Iterable[float]) -> list[float]:
@@ -130,6 +137,8 @@ class Plan:
         unit: What it randomises.
         arms: Its variants in their order, at least one.
         request_types: Which calls take part; empty means all.
+        audience: Which units take part.
+        paused: Ids of variants whose units take no part for now.
     """
 
     def __init__(
@@ -141,35 +150,53 @@ class Plan:
         unit: Unit,
         arms: Sequence[Arm],
         request_types: Iterable[RequestType] = (),
+        audience: Audience = EVERYONE,
+        paused: Iterable[str] = (),
     ) -> None:
         if hash_version not in HASH_VERSIONS:
             raise ValueError(f"experiment {experiment}: hash version {hash_version} is unknown here; known: {HASH_VERSIONS}")
         self.experiment = experiment
         self.unit = unit
         self.request_types = frozenset(request_types) or frozenset(RequestType)
+        self.audience = audience
         self._salt = salt
-        self._arms = tuple(arms)
+        self._arms = tuple((arm, arm.changes()) for arm in arms)
         self._bounds = bounds(arm.weight for arm in arms)
+        self._paused = frozenset(paused)
+
+    def exclusion(self, unit_id: str, attributes: Mapping[str, str]) -> Exclusion | None:
+        """Why the unit takes no part; None where it does."""
+        if self.audience is not EVERYONE:
+            excluded = self.audience.exclusion(self._salt, unit_id, attributes)
+            if excluded is not None:
+                return excluded
+        return Exclusion.PAUSED if self._paused and self.arm_of(unit_id).variant in self._paused else None
 
     def arm_of(self, unit_id: str) -> Arm:
-        """The variant of the unit."""
-        return self._arms[bisect_right(self._bounds, point(self._salt, unit_id))]
+        """The variant of the unit, if it takes part."""
+        return self._arms[bisect_right(self._bounds, point(self._salt, unit_id))][0]
 
     def treat(self, unit_id: str) -> Treatment:
-        """What the unit gets."""
-        arm = self.arm_of(unit_id)
-        return Treatment(
-            assignment_key(self.experiment, arm.variant, unit_id),
-            self.experiment,
-            arm.variant,
-            unit_id,
-            arm.model,
-            arm.prompt,
-            arm.temperature,
-            arm.top_p,
-            arm.max_tokens,
-            arm.top_k,
-        )
+        """What the unit gets, if it takes part."""
+        arm, changes = self._arms[bisect_right(self._bounds, point(self._salt, unit_id))]
+        key = assignment_key(self.experiment, arm.variant, unit_id)
+        return Treatment(key, self.experiment, arm.variant, unit_id, **changes)
+
+
+def combine(treatments: Sequence[Treatment], promoted: Settings | None = None) -> Treatment | None:
+    """One treatment of those that a request meets in different layers, on top of what was promoted.
+
+    Where two change the same setting the earlier one holds. None where there is nothing at all.
+    """
+    if not treatments:
+        return Treatment("", "", "", "", **promoted.changes()) if promoted is not None else None
+    first, *others = treatments
+    if not others and promoted is None:
+        return first
+    changes: dict[str, Any] = {} if promoted is None else promoted.changes()
+    for treatment in reversed(treatments):
+        changes.update(treatment.changes())
+    return Treatment(first.assignment, first.experiment, first.variant, first.unit_id, tuple(others), **changes)
 
 
 class Vector(NamedTuple):

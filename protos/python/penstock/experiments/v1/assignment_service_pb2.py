@@ -28,7 +28,7 @@ from penstock.experiments.v1 import assignment_pb2 as penstock_dot_experiments_d
 from penstock.experiments.v1 import experiment_pb2 as penstock_dot_experiments_dot_v1_dot_experiment__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0penstock/experiments/v1/assignment_service.proto\x12\x17penstock.experiments.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a(penstock/experiments/v1/assignment.proto\x1a(penstock/experiments/v1/experiment.proto\"\x88\x02\n\rAssignRequest\x12-\n\nexperiment\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\nexperiment\x12\'\n\x07unit_id\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x06unitId\x12`\n\nattributes\x18\x03 \x03(\x0b\x32\x36.penstock.experiments.v1.AssignRequest.AttributesEntryB\x08\xbaH\x05\x9a\x01\x02\x10\x32R\nattributes\x1a=\n\x0f\x41ttributesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\x8a\x01\n\x0e\x41ssignResponse\x12\x1e\n\nassignment\x18\x01 \x01(\tR\nassignment\x12\x18\n\x07variant\x18\x02 \x01(\tR\x07variant\x12>\n\ttreatment\x18\x03 \x01(\x0b\x32 .penstock.experiments.v1.VariantR\ttreatment\"?\n\x19WatchConfigurationRequest\x12\"\n\x07watcher\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x07watcher\"\x7f\n\x1aWatchConfigurationResponse\x12\x1a\n\x08revision\x18\x01 \x01(\x03R\x08revision\x12\x45\n\x0b\x65xperiments\x18\x02 \x03(\x0b\x32#.penstock.experiments.v1.ExperimentR\x0b\x65xperiments\"f\n\x16RecordExposuresRequest\x12L\n\texposures\x18\x01 \x03(\x0b\x32!.penstock.experiments.v1.ExposureB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07R\texposures\"U\n\x17RecordExposuresResponse\x12\x1a\n\x08recorded\x18\x01 \x01(\x03R\x08recorded\x12\x1e\n\nduplicates\x18\x02 \x01(\x03R\nduplicates2\xdb\x03\n\x11\x41ssignmentService\x12\x8c\x01\n\x06\x41ssign\x12&.penstock.experiments.v1.AssignRequest\x1a\'.penstock.experiments.v1.AssignResponse\"1\x90\x02\x02\x82\xd3\xe4\x93\x02(\"#/v1/experiments/{experiment}:assign:\x01*\x12\xa3\x01\n\x12WatchConfiguration\x12\x32.penstock.experiments.v1.WatchConfigurationRequest\x1a\x33.penstock.experiments.v1.WatchConfigurationResponse\"\"\x90\x02\x01\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/configuration:watch0\x01\x12\x90\x01\n\x0fRecordExposures\x12/.penstock.experiments.v1.RecordExposuresRequest\x1a\x30.penstock.experiments.v1.RecordExposuresResponse\"\x18\x82\xd3\xe4\x93\x02\x12\"\r/v1/exposures:\x01*(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0penstock/experiments/v1/assignment_service.proto\x12\x17penstock.experiments.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a(penstock/experiments/v1/assignment.proto\x1a(penstock/experiments/v1/experiment.proto\"\x88\x02\n\rAssignRequest\x12-\n\nexperiment\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\nexperiment\x12\'\n\x07unit_id\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x06unitId\x12`\n\nattributes\x18\x03 \x03(\x0b\x32\x36.penstock.experiments.v1.AssignRequest.AttributesEntryB\x08\xbaH\x05\x9a\x01\x02\x10\x32R\nattributes\x1a=\n\x0f\x41ttributesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\xcc\x01\n\x0e\x41ssignResponse\x12\x1e\n\nassignment\x18\x01 \x01(\tR\nassignment\x12\x18\n\x07variant\x18\x02 \x01(\tR\x07variant\x12>\n\ttreatment\x18\x03 \x01(\x0b\x32 .penstock.experiments.v1.VariantR\ttreatment\x12@\n\texclusion\x18\x04 \x01(\x0e\x32\".penstock.experiments.v1.ExclusionR\texclusion\"i\n\x12\x42\x61tchAssignRequest\x12S\n\x08requests\x18\x01 \x03(\x0b\x32&.penstock.experiments.v1.AssignRequestB\x0f\xe2\x41\x01\x02\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07R\x08requests\"\\\n\x13\x42\x61tchAssignResponse\x12\x45\n\tresponses\x18\x01 \x03(\x0b\x32\'.penstock.experiments.v1.AssignResponseR\tresponses\"?\n\x19WatchConfigurationRequest\x12\"\n\x07watcher\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x07watcher\"\xdd\x01\n\x1aWatchConfigurationResponse\x12\x1a\n\x08revision\x18\x01 \x01(\x03R\x08revision\x12\x45\n\x0b\x65xperiments\x18\x02 \x03(\x0b\x32#.penstock.experiments.v1.ExperimentR\x0b\x65xperiments\x12\x42\n\npromotions\x18\x03 \x03(\x0b\x32\".penstock.experiments.v1.PromotionR\npromotions\x12\x18\n\x07holdout\x18\x04 \x01(\x01R\x07holdout\"f\n\x16RecordExposuresRequest\x12L\n\texposures\x18\x01 \x03(\x0b\x32!.penstock.experiments.v1.ExposureB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07R\texposures\"U\n\x17RecordExposuresResponse\x12\x1a\n\x08recorded\x18\x01 \x01(\x03R\x08recorded\x12\x1e\n\nduplicates\x18\x02 \x01(\x03R\nduplicates2\xf1\x04\n\x11\x41ssignmentService\x12\x8c\x01\n\x06\x41ssign\x12&.penstock.experiments.v1.AssignRequest\x1a\'.penstock.experiments.v1.AssignResponse\"1\x90\x02\x02\x82\xd3\xe4\x93\x02(\"#/v1/experiments/{experiment}:assign:\x01*\x12\x93\x01\n\x0b\x42\x61tchAssign\x12+.penstock.experiments.v1.BatchAssignRequest\x1a,.penstock.experiments.v1.BatchAssignResponse\")\x90\x02\x02\x82\xd3\xe4\x93\x02 \"\x1b/v1/experiments:batchAssign:\x01*\x12\xa3\x01\n\x12WatchConfiguration\x12\x32.penstock.experiments.v1.WatchConfigurationRequest\x1a\x33.penstock.experiments.v1.WatchConfigurationResponse\"\"\x90\x02\x01\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/configuration:watch0\x01\x12\x90\x01\n\x0fRecordExposures\x12/.penstock.experiments.v1.RecordExposuresRequest\x1a\x30.penstock.experiments.v1.RecordExposuresResponse\"\x18\x82\xd3\xe4\x93\x02\x12\"\r/v1/exposures:\x01*(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,12 +43,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ASSIGNREQUEST'].fields_by_name['unit_id']._serialized_options = b'\342A\001\002\272H\007r\005\020\001\030\200\002'
   _globals['_ASSIGNREQUEST'].fields_by_name['attributes']._loaded_options = None
   _globals['_ASSIGNREQUEST'].fields_by_name['attributes']._serialized_options = b'\272H\005\232\001\002\0202'
+  _globals['_BATCHASSIGNREQUEST'].fields_by_name['requests']._loaded_options = None
+  _globals['_BATCHASSIGNREQUEST'].fields_by_name['requests']._serialized_options = b'\342A\001\002\272H\010\222\001\005\010\001\020\350\007'
   _globals['_WATCHCONFIGURATIONREQUEST'].fields_by_name['watcher']._loaded_options = None
   _globals['_WATCHCONFIGURATIONREQUEST'].fields_by_name['watcher']._serialized_options = b'\272H\005r\003\030\200\001'
   _globals['_RECORDEXPOSURESREQUEST'].fields_by_name['exposures']._loaded_options = None
   _globals['_RECORDEXPOSURESREQUEST'].fields_by_name['exposures']._serialized_options = b'\272H\010\222\001\005\010\001\020\350\007'
   _globals['_ASSIGNMENTSERVICE'].methods_by_name['Assign']._loaded_options = None
   _globals['_ASSIGNMENTSERVICE'].methods_by_name['Assign']._serialized_options = b'\220\002\002\202\323\344\223\002(\"#/v1/experiments/{experiment}:assign:\001*'
+  _globals['_ASSIGNMENTSERVICE'].methods_by_name['BatchAssign']._loaded_options = None
+  _globals['_ASSIGNMENTSERVICE'].methods_by_name['BatchAssign']._serialized_options = b'\220\002\002\202\323\344\223\002 \"\033/v1/experiments:batchAssign:\001*'
   _globals['_ASSIGNMENTSERVICE'].methods_by_name['WatchConfiguration']._loaded_options = None
   _globals['_ASSIGNMENTSERVICE'].methods_by_name['WatchConfiguration']._serialized_options = b'\220\002\001\202\323\344\223\002\031\022\027/v1/configuration:watch'
   _globals['_ASSIGNMENTSERVICE'].methods_by_name['RecordExposures']._loaded_options = None
@@ -58,15 +62,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ASSIGNREQUEST_ATTRIBUTESENTRY']._serialized_start=428
   _globals['_ASSIGNREQUEST_ATTRIBUTESENTRY']._serialized_end=489
   _globals['_ASSIGNRESPONSE']._serialized_start=492
-  _globals['_ASSIGNRESPONSE']._serialized_end=630
-  _globals['_WATCHCONFIGURATIONREQUEST']._serialized_start=632
-  _globals['_WATCHCONFIGURATIONREQUEST']._serialized_end=695
-  _globals['_WATCHCONFIGURATIONRESPONSE']._serialized_start=697
-  _globals['_WATCHCONFIGURATIONRESPONSE']._serialized_end=824
-  _globals['_RECORDEXPOSURESREQUEST']._serialized_start=826
-  _globals['_RECORDEXPOSURESREQUEST']._serialized_end=928
-  _globals['_RECORDEXPOSURESRESPONSE']._serialized_start=930
-  _globals['_RECORDEXPOSURESRESPONSE']._serialized_end=1015
-  _globals['_ASSIGNMENTSERVICE']._serialized_start=1018
-  _globals['_ASSIGNMENTSERVICE']._serialized_end=1493
+  _globals['_ASSIGNRESPONSE']._serialized_end=696
+  _globals['_BATCHASSIGNREQUEST']._serialized_start=698
+  _globals['_BATCHASSIGNREQUEST']._serialized_end=803
+  _globals['_BATCHASSIGNRESPONSE']._serialized_start=805
+  _globals['_BATCHASSIGNRESPONSE']._serialized_end=897
+  _globals['_WATCHCONFIGURATIONREQUEST']._serialized_start=899
+  _globals['_WATCHCONFIGURATIONREQUEST']._serialized_end=962
+  _globals['_WATCHCONFIGURATIONRESPONSE']._serialized_start=965
+  _globals['_WATCHCONFIGURATIONRESPONSE']._serialized_end=1186
+  _globals['_RECORDEXPOSURESREQUEST']._serialized_start=1188
+  _globals['_RECORDEXPOSURESREQUEST']._serialized_end=1290
+  _globals['_RECORDEXPOSURESRESPONSE']._serialized_start=1292
+  _globals['_RECORDEXPOSURESRESPONSE']._serialized_end=1377
+  _globals['_ASSIGNMENTSERVICE']._serialized_start=1380
+  _globals['_ASSIGNMENTSERVICE']._serialized_end=2005
 # @@protoc_insertion_point(module_scope)

@@ -81,10 +81,13 @@ class AssignResponse(_message.Message):
     ASSIGNMENT_FIELD_NUMBER: _builtins.int
     VARIANT_FIELD_NUMBER: _builtins.int
     TREATMENT_FIELD_NUMBER: _builtins.int
+    EXCLUSION_FIELD_NUMBER: _builtins.int
     assignment: _builtins.str
     """Name it in outcomes."""
     variant: _builtins.str
     """Id of the variant."""
+    exclusion: _experiment_pb2.Exclusion.ValueType
+    """Why the unit takes no part; then the other fields are empty, and no exposure is recorded."""
     @_builtins.property
     def treatment(self) -> _experiment_pb2.Variant:
         """What the variant changes."""
@@ -95,14 +98,63 @@ class AssignResponse(_message.Message):
         assignment: _builtins.str = ...,
         variant: _builtins.str = ...,
         treatment: _experiment_pb2.Variant | None = ...,
+        exclusion: _experiment_pb2.Exclusion.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["treatment", b"treatment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "treatment", b"treatment", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "exclusion", b"exclusion", "treatment", b"treatment", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AssignResponse: _TypeAlias = AssignResponse  # noqa: Y015
+
+@_typing.final
+class BatchAssignRequest(_message.Message):
+    """Asks for many assignments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___AssignRequest]:
+        """Up to 1000 of them, of any experiments."""
+
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___AssignRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchAssignRequest: _TypeAlias = BatchAssignRequest  # noqa: Y015
+
+@_typing.final
+class BatchAssignResponse(_message.Message):
+    """Many assignments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESPONSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def responses(self) -> _containers.RepeatedCompositeFieldContainer[Global___AssignResponse]:
+        """One for each request, in its order."""
+
+    def __init__(
+        self,
+        *,
+        responses: _abc.Iterable[Global___AssignResponse] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["responses", b"responses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchAssignResponse: _TypeAlias = BatchAssignResponse  # noqa: Y015
 
 @_typing.final
 class WatchConfigurationRequest(_message.Message):
@@ -134,21 +186,31 @@ class WatchConfigurationResponse(_message.Message):
 
     REVISION_FIELD_NUMBER: _builtins.int
     EXPERIMENTS_FIELD_NUMBER: _builtins.int
+    PROMOTIONS_FIELD_NUMBER: _builtins.int
+    HOLDOUT_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Grows with each change; never repeats for another content."""
+    holdout: _builtins.float
+    """Share of units that meet no experiment, 0 to 1."""
     @_builtins.property
     def experiments(self) -> _containers.RepeatedCompositeFieldContainer[_experiment_pb2.Experiment]:
         """All running experiments, earliest start first."""
+
+    @_builtins.property
+    def promotions(self) -> _containers.RepeatedCompositeFieldContainer[_experiment_pb2.Promotion]:
+        """What is promoted, earliest first: a later one holds over an earlier one."""
 
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
         experiments: _abc.Iterable[_experiment_pb2.Experiment] | None = ...,
+        promotions: _abc.Iterable[_experiment_pb2.Promotion] | None = ...,
+        holdout: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiments", b"experiments", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiments", b"experiments", "holdout", b"holdout", "promotions", b"promotions", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -40,6 +40,11 @@ class AssignmentServiceStub(object):
                 request_serializer=penstock_dot_experiments_dot_v1_dot_assignment__service__pb2.AssignRequest.SerializeToString,
                 response_deserializer=penstock_dot_experiments_dot_v1_dot_assignment__service__pb2.AssignResponse.FromString,
                 _registered_method=True)
+        self.BatchAssign = channel.unary_unary(
+                '/penstock.experiments.v1.AssignmentService/BatchAssign',
+                request_serializer=penstock_dot_experiments_dot_v1_dot_assignment__service__pb2.BatchAssignRequest.SerializeToString,
+                response_deserializer=penstock_dot_experiments_dot_v1_dot_assignment__service__pb2.BatchAssignResponse.FromString,
+                _registered_method=True)
         self.WatchConfiguration = channel.unary_stream(
                 '/penstock.experiments.v1.AssignmentService/WatchConfiguration',
                 request_serializer=penstock_dot_experiments_dot_v1_dot_assignment__service__pb2.WatchConfigurationRequest.SerializeToString,
@@ -57,8 +62,17 @@ class AssignmentServiceServicer(object):
     """
 
     def Assign(self, request, context):
-        """Assigns a unit, and records the exposure: the caller is the one who executes the variant.
+        """Assigns a unit, and records the exposure: the caller is the one who executes the variant. A unit that takes no part gets the
+        reason in place of an assignment.
         Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) unless running.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchAssign(self, request, context):
+        """Assigns many units at once, and records the exposures: all or, on an error, none.
+        Errors: as `Assign`; the message names the request to blame.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,6 +101,11 @@ def add_AssignmentServiceServicer_to_server(servicer, server):
                     servicer.Assign,
                     request_deserializer=penstock_dot_experiments_dot_v1_dot_assignment__service__pb2.AssignRequest.FromString,
                     response_serializer=penstock_dot_experiments_dot_v1_dot_assignment__service__pb2.AssignResponse.SerializeToString,
+            ),
+            'BatchAssign': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchAssign,
+                    request_deserializer=penstock_dot_experiments_dot_v1_dot_assignment__service__pb2.BatchAssignRequest.FromString,
+                    response_serializer=penstock_dot_experiments_dot_v1_dot_assignment__service__pb2.BatchAssignResponse.SerializeToString,
             ),
             'WatchConfiguration': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchConfiguration,
@@ -127,6 +146,33 @@ class AssignmentService(object):
             '/penstock.experiments.v1.AssignmentService/Assign',
             penstock_dot_experiments_dot_v1_dot_assignment__service__pb2.AssignRequest.SerializeToString,
             penstock_dot_experiments_dot_v1_dot_assignment__service__pb2.AssignResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchAssign(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.experiments.v1.AssignmentService/BatchAssign',
+            penstock_dot_experiments_dot_v1_dot_assignment__service__pb2.BatchAssignRequest.SerializeToString,
+            penstock_dot_experiments_dot_v1_dot_assignment__service__pb2.BatchAssignResponse.FromString,
             options,
             channel_credentials,
             insecure,

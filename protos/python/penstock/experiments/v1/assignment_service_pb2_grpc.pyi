@@ -34,8 +34,13 @@ class AssignmentServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AssignmentServiceAsyncStub: ...
     Assign: _grpc.UnaryUnaryMultiCallable[_assignment_service_pb2.AssignRequest, _assignment_service_pb2.AssignResponse]
-    """Assigns a unit, and records the exposure: the caller is the one who executes the variant.
+    """Assigns a unit, and records the exposure: the caller is the one who executes the variant. A unit that takes no part gets the
+    reason in place of an assignment.
     Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) unless running.
+    """
+    BatchAssign: _grpc.UnaryUnaryMultiCallable[_assignment_service_pb2.BatchAssignRequest, _assignment_service_pb2.BatchAssignResponse]
+    """Assigns many units at once, and records the exposures: all or, on an error, none.
+    Errors: as `Assign`; the message names the request to blame.
     """
     WatchConfiguration: _grpc.UnaryStreamMultiCallable[_assignment_service_pb2.WatchConfigurationRequest, _assignment_service_pb2.WatchConfigurationResponse]
     """Streams the configuration that assignments are evaluated from: all of it at once, and again after each change. The
@@ -52,8 +57,13 @@ class AssignmentServiceAsyncStub(AssignmentServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Assign: _aio.UnaryUnaryMultiCallable[_assignment_service_pb2.AssignRequest, _assignment_service_pb2.AssignResponse]  # type: ignore[assignment]
-    """Assigns a unit, and records the exposure: the caller is the one who executes the variant.
+    """Assigns a unit, and records the exposure: the caller is the one who executes the variant. A unit that takes no part gets the
+    reason in place of an assignment.
     Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) unless running.
+    """
+    BatchAssign: _aio.UnaryUnaryMultiCallable[_assignment_service_pb2.BatchAssignRequest, _assignment_service_pb2.BatchAssignResponse]  # type: ignore[assignment]
+    """Assigns many units at once, and records the exposures: all or, on an error, none.
+    Errors: as `Assign`; the message names the request to blame.
     """
     WatchConfiguration: _aio.UnaryStreamMultiCallable[_assignment_service_pb2.WatchConfigurationRequest, _assignment_service_pb2.WatchConfigurationResponse]  # type: ignore[assignment]
     """Streams the configuration that assignments are evaluated from: all of it at once, and again after each change. The
@@ -73,8 +83,19 @@ class AssignmentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _assignment_service_pb2.AssignRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_assignment_service_pb2.AssignResponse, _abc.Awaitable[_assignment_service_pb2.AssignResponse]]:
-        """Assigns a unit, and records the exposure: the caller is the one who executes the variant.
+        """Assigns a unit, and records the exposure: the caller is the one who executes the variant. A unit that takes no part gets the
+        reason in place of an assignment.
         Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) unless running.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchAssign(
+        self,
+        request: _assignment_service_pb2.BatchAssignRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_assignment_service_pb2.BatchAssignResponse, _abc.Awaitable[_assignment_service_pb2.BatchAssignResponse]]:
+        """Assigns many units at once, and records the exposures: all or, on an error, none.
+        Errors: as `Assign`; the message names the request to blame.
         """
 
     @_abc_1.abstractmethod

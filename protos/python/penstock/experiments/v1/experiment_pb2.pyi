@@ -62,9 +62,11 @@ class _ExperimentStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Exper
     EXPERIMENT_STATE_RUNNING: _ExperimentState.ValueType  # 2
     """Assigns variants to traffic."""
     EXPERIMENT_STATE_STOPPED: _ExperimentState.ValueType  # 3
-    """Assigns nothing any more; late outcomes still count. Final."""
+    """Assigns nothing any more; late outcomes still count."""
     EXPERIMENT_STATE_PAUSED: _ExperimentState.ValueType  # 4
     """Assigns nothing until it is started again, and then the same variants to the same units; outcomes still count."""
+    EXPERIMENT_STATE_CONCLUDED: _ExperimentState.ValueType  # 5
+    """Stopped, and what it has shown is decided. Final."""
 
 class ExperimentState(_ExperimentState, metaclass=_ExperimentStateEnumTypeWrapper):
     """Where an experiment is in its life."""
@@ -76,10 +78,48 @@ EXPERIMENT_STATE_DRAFT: ExperimentState.ValueType  # 1
 EXPERIMENT_STATE_RUNNING: ExperimentState.ValueType  # 2
 """Assigns variants to traffic."""
 EXPERIMENT_STATE_STOPPED: ExperimentState.ValueType  # 3
-"""Assigns nothing any more; late outcomes still count. Final."""
+"""Assigns nothing any more; late outcomes still count."""
 EXPERIMENT_STATE_PAUSED: ExperimentState.ValueType  # 4
 """Assigns nothing until it is started again, and then the same variants to the same units; outcomes still count."""
+EXPERIMENT_STATE_CONCLUDED: ExperimentState.ValueType  # 5
+"""Stopped, and what it has shown is decided. Final."""
 Global___ExperimentState: _TypeAlias = ExperimentState  # noqa: Y015
+
+class _Exclusion:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExclusionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Exclusion.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EXCLUSION_UNSPECIFIED: _Exclusion.ValueType  # 0
+    """It does take part."""
+    EXCLUSION_HOLDOUT: _Exclusion.ValueType  # 1
+    """The global holdout keeps it from all experiments."""
+    EXCLUSION_TARGETING: _Exclusion.ValueType  # 2
+    """A condition of the targeting does not hold."""
+    EXCLUSION_LAYER: _Exclusion.ValueType  # 3
+    """Its place in the layer is not the experiment's."""
+    EXCLUSION_TRAFFIC: _Exclusion.ValueType  # 4
+    """The ramp has not reached it."""
+    EXCLUSION_PAUSED: _Exclusion.ValueType  # 5
+    """Its variant is paused."""
+
+class Exclusion(_Exclusion, metaclass=_ExclusionEnumTypeWrapper):
+    """Why a unit takes no part in a running experiment."""
+
+EXCLUSION_UNSPECIFIED: Exclusion.ValueType  # 0
+"""It does take part."""
+EXCLUSION_HOLDOUT: Exclusion.ValueType  # 1
+"""The global holdout keeps it from all experiments."""
+EXCLUSION_TARGETING: Exclusion.ValueType  # 2
+"""A condition of the targeting does not hold."""
+EXCLUSION_LAYER: Exclusion.ValueType  # 3
+"""Its place in the layer is not the experiment's."""
+EXCLUSION_TRAFFIC: Exclusion.ValueType  # 4
+"""The ramp has not reached it."""
+EXCLUSION_PAUSED: Exclusion.ValueType  # 5
+"""Its variant is paused."""
+Global___Exclusion: _TypeAlias = Exclusion  # noqa: Y015
 
 class _RequestType:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -269,6 +309,50 @@ CORRECTION_BENJAMINI_HOCHBERG: Correction.ValueType  # 2
 """Benjamini and Hochberg: holds the expected share of false discoveries."""
 Global___Correction: _TypeAlias = Correction  # noqa: Y015
 
+class _Operator:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OperatorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Operator.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OPERATOR_UNSPECIFIED: _Operator.ValueType  # 0
+    """Not allowed: every condition names its comparison."""
+    OPERATOR_IN: _Operator.ValueType  # 1
+    """It is one of the values."""
+    OPERATOR_NOT_IN: _Operator.ValueType  # 2
+    """It is none of the values."""
+    OPERATOR_PRESENT: _Operator.ValueType  # 3
+    """It is given, whatever it is. No values."""
+    OPERATOR_ABSENT: _Operator.ValueType  # 4
+    """It is not given. No values."""
+    OPERATOR_AT_LEAST: _Operator.ValueType  # 5
+    """It is a number that is at least the one value."""
+    OPERATOR_AT_MOST: _Operator.ValueType  # 6
+    """It is a number that is at most the one value."""
+    OPERATOR_STARTS_WITH: _Operator.ValueType  # 7
+    """It begins with one of the values."""
+
+class Operator(_Operator, metaclass=_OperatorEnumTypeWrapper):
+    """How an attribute is compared with a condition's values. An attribute that is not given meets only NOT_IN and ABSENT."""
+
+OPERATOR_UNSPECIFIED: Operator.ValueType  # 0
+"""Not allowed: every condition names its comparison."""
+OPERATOR_IN: Operator.ValueType  # 1
+"""It is one of the values."""
+OPERATOR_NOT_IN: Operator.ValueType  # 2
+"""It is none of the values."""
+OPERATOR_PRESENT: Operator.ValueType  # 3
+"""It is given, whatever it is. No values."""
+OPERATOR_ABSENT: Operator.ValueType  # 4
+"""It is not given. No values."""
+OPERATOR_AT_LEAST: Operator.ValueType  # 5
+"""It is a number that is at least the one value."""
+OPERATOR_AT_MOST: Operator.ValueType  # 6
+"""It is a number that is at most the one value."""
+OPERATOR_STARTS_WITH: Operator.ValueType  # 7
+"""It begins with one of the values."""
+Global___Operator: _TypeAlias = Operator  # noqa: Y015
+
 @_typing.final
 class AnalysisPlan(_message.Message):
     """How an experiment is analysed; fixed at its creation."""
@@ -412,6 +496,186 @@ class Variant(_message.Message):
 Global___Variant: _TypeAlias = Variant  # noqa: Y015
 
 @_typing.final
+class Condition(_message.Message):
+    """One condition on an attribute of the request: one that the caller gave, or `tenant`, which the gateway sets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTRIBUTE_FIELD_NUMBER: _builtins.int
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    attribute: _builtins.str
+    """Name of the attribute, 1 to 64 characters."""
+    operator: Global___Operator.ValueType
+    """How it is compared."""
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it is compared with, up to 100 values of up to 256 characters."""
+
+    def __init__(
+        self,
+        *,
+        attribute: _builtins.str = ...,
+        operator: Global___Operator.ValueType = ...,
+        values: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute", b"attribute", "operator", b"operator", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Condition: _TypeAlias = Condition  # noqa: Y015
+
+@_typing.final
+class Ramp(_message.Message):
+    """How the share of units that take part grows. A unit that takes part keeps doing so, with its variant."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGES_FIELD_NUMBER: _builtins.int
+    STAGE_DURATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def stages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Shares of the units, each larger than the one before; above 0 to 1, up to 20 stages."""
+
+    @_builtins.property
+    def stage_duration(self) -> _duration_pb2.Duration:
+        """How long each stage lasts before the next one may begin by itself, from 1 second to 31 days, and then only while no
+        guardrail is breached. Absent: stages change by AdvanceExperiment only.
+        """
+
+    def __init__(
+        self,
+        *,
+        stages: _abc.Iterable[_builtins.float] | None = ...,
+        stage_duration: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stage_duration", b"stage_duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["stage_duration", b"stage_duration", "stages", b"stages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Ramp: _TypeAlias = Ramp  # noqa: Y015
+
+@_typing.final
+class Factor(_message.Message):
+    """One dimension of a factorial design."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACTOR_FIELD_NUMBER: _builtins.int
+    LEVELS_FIELD_NUMBER: _builtins.int
+    factor: _builtins.str
+    """Id, unique in the experiment: lower-case letters, digits, `_`, `-`; 1 to 20 characters."""
+    @_builtins.property
+    def levels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Variant]:
+        """Its levels, 2 to 5, each with an id of up to 20 characters, a weight, and what it changes. The first one is the control."""
+
+    def __init__(
+        self,
+        *,
+        factor: _builtins.str = ...,
+        levels: _abc.Iterable[Global___Variant] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["factor", b"factor", "levels", b"levels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Factor: _TypeAlias = Factor  # noqa: Y015
+
+@_typing.final
+class Conclusion(_message.Message):
+    """What was decided at the end of an experiment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WINNER_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    CONCLUDE_TIME_FIELD_NUMBER: _builtins.int
+    WHO_FIELD_NUMBER: _builtins.int
+    winner: _builtins.str
+    """The variant that won; empty where none did."""
+    why: _builtins.str
+    """Why, in the words of whoever decided."""
+    who: _builtins.str
+    """On whose behalf: the tenant of the caller's API key; empty where callers need none."""
+    @_builtins.property
+    def conclude_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was decided."""
+
+    def __init__(
+        self,
+        *,
+        winner: _builtins.str = ...,
+        why: _builtins.str = ...,
+        conclude_time: _timestamp_pb2.Timestamp | None = ...,
+        who: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["conclude_time", b"conclude_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conclude_time", b"conclude_time", "who", b"who", "why", b"why", "winner", b"winner"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Conclusion: _TypeAlias = Conclusion  # noqa: Y015
+
+@_typing.final
+class Promotion(_message.Message):
+    """The settings of a winner as the default for all requests, under whatever experiments run then. Promotions of the same
+    setting lie on top of each other: the latest one that is not reverted holds.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMOTION_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    REQUEST_TYPES_FIELD_NUMBER: _builtins.int
+    PROMOTE_TIME_FIELD_NUMBER: _builtins.int
+    REVERT_TIME_FIELD_NUMBER: _builtins.int
+    promotion: _builtins.int
+    """Its number, which grows with each promotion."""
+    experiment: _builtins.str
+    """The concluded experiment."""
+    @_builtins.property
+    def settings(self) -> Global___Variant:
+        """What is promoted: the winner as it was. Id and weight change nothing."""
+
+    @_builtins.property
+    def request_types(self) -> _containers.RepeatedScalarFieldContainer[Global___RequestType.ValueType]:
+        """Which calls it is for; empty means all."""
+
+    @_builtins.property
+    def promote_time(self) -> _timestamp_pb2.Timestamp:
+        """When it began to hold."""
+
+    @_builtins.property
+    def revert_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was reverted; absent while it holds."""
+
+    def __init__(
+        self,
+        *,
+        promotion: _builtins.int = ...,
+        experiment: _builtins.str = ...,
+        settings: Global___Variant | None = ...,
+        request_types: _abc.Iterable[Global___RequestType.ValueType] | None = ...,
+        promote_time: _timestamp_pb2.Timestamp | None = ...,
+        revert_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["promote_time", b"promote_time", "revert_time", b"revert_time", "settings", b"settings"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiment", b"experiment", "promote_time", b"promote_time", "promotion", b"promotion", "request_types", b"request_types", "revert_time", b"revert_time", "settings", b"settings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Promotion: _TypeAlias = Promotion  # noqa: Y015
+
+@_typing.final
 class Metric(_message.Message):
     """What is measured."""
 
@@ -455,8 +719,8 @@ Global___Metric: _TypeAlias = Metric  # noqa: Y015
 
 @_typing.final
 class Experiment(_message.Message):
-    """A controlled comparison of variants on live traffic. A request takes part in at most one experiment: the one that was
-    started first among those that match it.
+    """A controlled comparison of variants on live traffic. A request takes part in at most one experiment of each layer: the one
+    that was started first among those that match it.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -474,6 +738,16 @@ class Experiment(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     STOP_TIME_FIELD_NUMBER: _builtins.int
     ANALYSIS_FIELD_NUMBER: _builtins.int
+    TARGETING_FIELD_NUMBER: _builtins.int
+    LAYER_FIELD_NUMBER: _builtins.int
+    LAYER_SHARE_FIELD_NUMBER: _builtins.int
+    LAYER_START_FIELD_NUMBER: _builtins.int
+    RAMP_FIELD_NUMBER: _builtins.int
+    TRAFFIC_FIELD_NUMBER: _builtins.int
+    STAGE_TIME_FIELD_NUMBER: _builtins.int
+    FACTORS_FIELD_NUMBER: _builtins.int
+    CONCLUSION_FIELD_NUMBER: _builtins.int
+    PAUSED_VARIANTS_FIELD_NUMBER: _builtins.int
     experiment: _builtins.str
     """Id: lower-case letters, digits, `.`, `_`, `-`; 1 to 64 characters."""
     hypothesis: _builtins.str
@@ -488,9 +762,20 @@ class Experiment(_message.Message):
     """
     salt: _builtins.str
     """Salt of the assignment hash, fixed at creation; makes experiments independent of each other."""
+    layer: _builtins.str
+    """Experiments of the same layer share no unit; those of different layers are independent, and a request may meet one of
+    each. All experiments of a layer must randomise the same unit. Empty is the common layer, where the experiment that was
+    started first takes each request that it matches.
+    """
+    layer_share: _builtins.float
+    """Share of its layer that the experiment owns while it is not stopped, above 0 to 1; absent means 1. Only with `layer`."""
+    layer_start: _builtins.float
+    """Where its slice of the layer begins, 0 to 1; given at the start."""
+    traffic: _builtins.float
+    """Share of the units that take part at present, 0 to 1."""
     @_builtins.property
     def variants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Variant]:
-        """The arms, 2 to 20. The first one is the control, which the others are compared with."""
+        """The arms, 2 to 20. The first one is the control, which the others are compared with. Absent with `factors`, which make them."""
 
     @_builtins.property
     def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___Metric]:
@@ -516,6 +801,33 @@ class Experiment(_message.Message):
     def analysis(self) -> Global___AnalysisPlan:
         """How it is analysed."""
 
+    @_builtins.property
+    def targeting(self) -> _containers.RepeatedCompositeFieldContainer[Global___Condition]:
+        """Conditions that must all hold for a request to take part, up to 20; none means that all do."""
+
+    @_builtins.property
+    def ramp(self) -> Global___Ramp:
+        """How the share of units that take part grows; absent means that all do from the start."""
+
+    @_builtins.property
+    def stage_time(self) -> _timestamp_pb2.Timestamp:
+        """When the present stage of the ramp began; absent without a ramp or before the start."""
+
+    @_builtins.property
+    def factors(self) -> _containers.RepeatedCompositeFieldContainer[Global___Factor]:
+        """A factorial design in place of variants, up to 4 factors: each combination of levels becomes the variant
+        `<level>.<level>...`, with the product of the levels' weights; at most 20 of them. Results then also tell each factor's
+        main effects.
+        """
+
+    @_builtins.property
+    def conclusion(self) -> Global___Conclusion:
+        """What was decided; absent before CONCLUDED."""
+
+    @_builtins.property
+    def paused_variants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Variants that are paused by themselves: their units take no part, and those of the others stay where they are."""
+
     def __init__(
         self,
         *,
@@ -532,12 +844,29 @@ class Experiment(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         stop_time: _timestamp_pb2.Timestamp | None = ...,
         analysis: Global___AnalysisPlan | None = ...,
+        targeting: _abc.Iterable[Global___Condition] | None = ...,
+        layer: _builtins.str = ...,
+        layer_share: _builtins.float | None = ...,
+        layer_start: _builtins.float = ...,
+        ramp: Global___Ramp | None = ...,
+        traffic: _builtins.float | None = ...,
+        stage_time: _timestamp_pb2.Timestamp | None = ...,
+        factors: _abc.Iterable[Global___Factor] | None = ...,
+        conclusion: Global___Conclusion | None = ...,
+        paused_variants: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "create_time", b"create_time", "start_time", b"start_time", "stop_time", b"stop_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_layer_share", b"_layer_share", "_traffic", b"_traffic", "analysis", b"analysis", "conclusion", b"conclusion", "create_time", b"create_time", "layer_share", b"layer_share", "ramp", b"ramp", "stage_time", b"stage_time", "start_time", b"start_time", "stop_time", b"stop_time", "traffic", b"traffic"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "create_time", b"create_time", "experiment", b"experiment", "hash_version", b"hash_version", "hypothesis", b"hypothesis", "metrics", b"metrics", "request_types", b"request_types", "salt", b"salt", "start_time", b"start_time", "state", b"state", "stop_time", b"stop_time", "unit", b"unit", "variants", b"variants"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_layer_share", b"_layer_share", "_traffic", b"_traffic", "analysis", b"analysis", "conclusion", b"conclusion", "create_time", b"create_time", "experiment", b"experiment", "factors", b"factors", "hash_version", b"hash_version", "hypothesis", b"hypothesis", "layer", b"layer", "layer_share", b"layer_share", "layer_start", b"layer_start", "metrics", b"metrics", "paused_variants", b"paused_variants", "ramp", b"ramp", "request_types", b"request_types", "salt", b"salt", "stage_time", b"stage_time", "start_time", b"start_time", "state", b"state", "stop_time", b"stop_time", "targeting", b"targeting", "traffic", b"traffic", "unit", b"unit", "variants", b"variants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__layer_share: _TypeAlias = _typing.Literal["layer_share"]  # noqa: Y015
+    _WhichOneofArgType__layer_share: _TypeAlias = _typing.Literal["_layer_share", b"_layer_share"]  # noqa: Y015
+    _WhichOneofReturnType__traffic: _TypeAlias = _typing.Literal["traffic"]  # noqa: Y015
+    _WhichOneofArgType__traffic: _TypeAlias = _typing.Literal["_traffic", b"_traffic"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__layer_share) -> _WhichOneofReturnType__layer_share | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__traffic) -> _WhichOneofReturnType__traffic | None: ...
 
 Global___Experiment: _TypeAlias = Experiment  # noqa: Y015
 
@@ -554,6 +883,8 @@ class ExperimentChange(_message.Message):
     WHO_FIELD_NUMBER: _builtins.int
     WHY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_FIELD_NUMBER: _builtins.int
+    WHAT_FIELD_NUMBER: _builtins.int
     change: _builtins.int
     """Its number, which grows with each change of any experiment."""
     before: Global___ExperimentState.ValueType
@@ -566,6 +897,10 @@ class ExperimentChange(_message.Message):
     """Why, in the caller's words."""
     request_id: _builtins.str
     """Id of the request, as in `x-request-id`."""
+    experiment: _builtins.str
+    """The experiment; empty for a change that concerns them all."""
+    what: _builtins.str
+    """What was done, in plain words, such as `traffic 0.05 -> 0.25`; empty where the states say it."""
     @_builtins.property
     def change_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
@@ -580,10 +915,12 @@ class ExperimentChange(_message.Message):
         who: _builtins.str = ...,
         why: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        experiment: _builtins.str = ...,
+        what: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "change", b"change", "change_time", b"change_time", "request_id", b"request_id", "who", b"who", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "change", b"change", "change_time", b"change_time", "experiment", b"experiment", "request_id", b"request_id", "what", b"what", "who", b"who", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ExperimentServiceStub(object):
-    """Creates experiments and moves them through their life.
+    """Creates experiments, moves them through their life, and makes winners the default.
     """
 
     def __init__(self, channel):
@@ -65,6 +65,46 @@ class ExperimentServiceStub(object):
                 request_serializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.StopExperimentRequest.SerializeToString,
                 response_deserializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.StopExperimentResponse.FromString,
                 _registered_method=True)
+        self.AdvanceExperiment = channel.unary_unary(
+                '/penstock.experiments.v1.ExperimentService/AdvanceExperiment',
+                request_serializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.AdvanceExperimentRequest.SerializeToString,
+                response_deserializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.AdvanceExperimentResponse.FromString,
+                _registered_method=True)
+        self.ConcludeExperiment = channel.unary_unary(
+                '/penstock.experiments.v1.ExperimentService/ConcludeExperiment',
+                request_serializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.ConcludeExperimentRequest.SerializeToString,
+                response_deserializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.ConcludeExperimentResponse.FromString,
+                _registered_method=True)
+        self.PromoteExperiment = channel.unary_unary(
+                '/penstock.experiments.v1.ExperimentService/PromoteExperiment',
+                request_serializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.PromoteExperimentRequest.SerializeToString,
+                response_deserializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.PromoteExperimentResponse.FromString,
+                _registered_method=True)
+        self.RevertPromotion = channel.unary_unary(
+                '/penstock.experiments.v1.ExperimentService/RevertPromotion',
+                request_serializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.RevertPromotionRequest.SerializeToString,
+                response_deserializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.RevertPromotionResponse.FromString,
+                _registered_method=True)
+        self.ListPromotions = channel.unary_unary(
+                '/penstock.experiments.v1.ExperimentService/ListPromotions',
+                request_serializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.ListPromotionsRequest.SerializeToString,
+                response_deserializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.ListPromotionsResponse.FromString,
+                _registered_method=True)
+        self.GetHoldout = channel.unary_unary(
+                '/penstock.experiments.v1.ExperimentService/GetHoldout',
+                request_serializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.GetHoldoutRequest.SerializeToString,
+                response_deserializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.GetHoldoutResponse.FromString,
+                _registered_method=True)
+        self.SetHoldout = channel.unary_unary(
+                '/penstock.experiments.v1.ExperimentService/SetHoldout',
+                request_serializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.SetHoldoutRequest.SerializeToString,
+                response_deserializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.SetHoldoutResponse.FromString,
+                _registered_method=True)
+        self.ListChanges = channel.unary_unary(
+                '/penstock.experiments.v1.ExperimentService/ListChanges',
+                request_serializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.ListChangesRequest.SerializeToString,
+                response_deserializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.ListChangesResponse.FromString,
+                _registered_method=True)
         self.ListExperimentChanges = channel.unary_unary(
                 '/penstock.experiments.v1.ExperimentService/ListExperimentChanges',
                 request_serializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.ListExperimentChangesRequest.SerializeToString,
@@ -73,12 +113,12 @@ class ExperimentServiceStub(object):
 
 
 class ExperimentServiceServicer(object):
-    """Creates experiments and moves them through their life.
+    """Creates experiments, moves them through their life, and makes winners the default.
     """
 
     def CreateExperiment(self, request, context):
-        """Creates an experiment in DRAFT.
-        Errors: ALREADY_EXISTS (EXPERIMENT_ALREADY_EXISTS), ABORTED (REQUEST_ID_REUSED).
+        """Creates an experiment in DRAFT. Errors name all that is wrong at once.
+        Errors: ALREADY_EXISTS (EXPERIMENT_ALREADY_EXISTS), ABORTED (REQUEST_ID_REUSED), INVALID_ARGUMENT (INVALID_FIELD).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -99,16 +139,19 @@ class ExperimentServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def StartExperiment(self, request, context):
-        """Starts assigning, or goes on with it after a pause. Starting a running experiment changes nothing.
-        Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) once stopped.
+        """Starts assigning, or goes on with it after a pause, of all variants or of one. Starting what runs changes nothing.
+        Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND, VARIANT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) once stopped,
+        FAILED_PRECONDITION (EXPERIMENT_CONFLICT) where its layer has no room left or randomises another unit, or where a running
+        experiment of another layer changes the same setting of the same calls.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PauseExperiment(self, request, context):
-        """Stops assigning until the experiment is started again. Pausing a paused experiment changes nothing.
-        Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) in DRAFT and once stopped.
+        """Stops assigning, of all variants or of one, until started again. Pausing what is paused changes nothing.
+        Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND, VARIANT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) in DRAFT and once
+        stopped.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,6 +160,69 @@ class ExperimentServiceServicer(object):
     def StopExperiment(self, request, context):
         """Stops assigning for good. Stopping a stopped experiment changes nothing.
         Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) in DRAFT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AdvanceExperiment(self, request, context):
+        """Moves the ramp to its next stage, or to a named share, up or down.
+        Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) unless it runs or is paused, or at the last
+        stage.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConcludeExperiment(self, request, context):
+        """Decides: stops the experiment where it is not stopped yet, and keeps who won and why. Final.
+        Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND, VARIANT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) in DRAFT and once
+        concluded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PromoteExperiment(self, request, context):
+        """Makes the winner of a concluded experiment the default for all requests, until reverted. Promoting what is promoted
+        changes nothing.
+        Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) unless it is concluded with a winner.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevertPromotion(self, request, context):
+        """Takes a promotion back; what it covered holds again. Reverting it twice changes nothing.
+        Errors: NOT_FOUND (PROMOTION_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPromotions(self, request, context):
+        """Lists promotions, latest first, reverted ones included.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetHoldout(self, request, context):
+        """Returns the global holdout.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetHoldout(self, request, context):
+        """Sets the global holdout: the share of units that meet no experiment.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListChanges(self, request, context):
+        """Lists what was done to all experiments, promotions and the holdout, oldest first: who, when, why.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -162,6 +268,46 @@ def add_ExperimentServiceServicer_to_server(servicer, server):
                     request_deserializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.StopExperimentRequest.FromString,
                     response_serializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.StopExperimentResponse.SerializeToString,
             ),
+            'AdvanceExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdvanceExperiment,
+                    request_deserializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.AdvanceExperimentRequest.FromString,
+                    response_serializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.AdvanceExperimentResponse.SerializeToString,
+            ),
+            'ConcludeExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConcludeExperiment,
+                    request_deserializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.ConcludeExperimentRequest.FromString,
+                    response_serializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.ConcludeExperimentResponse.SerializeToString,
+            ),
+            'PromoteExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteExperiment,
+                    request_deserializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.PromoteExperimentRequest.FromString,
+                    response_serializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.PromoteExperimentResponse.SerializeToString,
+            ),
+            'RevertPromotion': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevertPromotion,
+                    request_deserializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.RevertPromotionRequest.FromString,
+                    response_serializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.RevertPromotionResponse.SerializeToString,
+            ),
+            'ListPromotions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPromotions,
+                    request_deserializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.ListPromotionsRequest.FromString,
+                    response_serializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.ListPromotionsResponse.SerializeToString,
+            ),
+            'GetHoldout': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetHoldout,
+                    request_deserializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.GetHoldoutRequest.FromString,
+                    response_serializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.GetHoldoutResponse.SerializeToString,
+            ),
+            'SetHoldout': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetHoldout,
+                    request_deserializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.SetHoldoutRequest.FromString,
+                    response_serializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.SetHoldoutResponse.SerializeToString,
+            ),
+            'ListChanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListChanges,
+                    request_deserializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.ListChangesRequest.FromString,
+                    response_serializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.ListChangesResponse.SerializeToString,
+            ),
             'ListExperimentChanges': grpc.unary_unary_rpc_method_handler(
                     servicer.ListExperimentChanges,
                     request_deserializer=penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.ListExperimentChangesRequest.FromString,
@@ -176,7 +322,7 @@ def add_ExperimentServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ExperimentService(object):
-    """Creates experiments and moves them through their life.
+    """Creates experiments, moves them through their life, and makes winners the default.
     """
 
     @staticmethod
@@ -331,6 +477,222 @@ class ExperimentService(object):
             '/penstock.experiments.v1.ExperimentService/StopExperiment',
             penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.StopExperimentRequest.SerializeToString,
             penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.StopExperimentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdvanceExperiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.experiments.v1.ExperimentService/AdvanceExperiment',
+            penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.AdvanceExperimentRequest.SerializeToString,
+            penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.AdvanceExperimentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConcludeExperiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.experiments.v1.ExperimentService/ConcludeExperiment',
+            penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.ConcludeExperimentRequest.SerializeToString,
+            penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.ConcludeExperimentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteExperiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.experiments.v1.ExperimentService/PromoteExperiment',
+            penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.PromoteExperimentRequest.SerializeToString,
+            penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.PromoteExperimentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevertPromotion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.experiments.v1.ExperimentService/RevertPromotion',
+            penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.RevertPromotionRequest.SerializeToString,
+            penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.RevertPromotionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPromotions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.experiments.v1.ExperimentService/ListPromotions',
+            penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.ListPromotionsRequest.SerializeToString,
+            penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.ListPromotionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetHoldout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.experiments.v1.ExperimentService/GetHoldout',
+            penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.GetHoldoutRequest.SerializeToString,
+            penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.GetHoldoutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetHoldout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.experiments.v1.ExperimentService/SetHoldout',
+            penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.SetHoldoutRequest.SerializeToString,
+            penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.SetHoldoutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.experiments.v1.ExperimentService/ListChanges',
+            penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.ListChangesRequest.SerializeToString,
+            penstock_dot_experiments_dot_v1_dot_experiment__service__pb2.ListChangesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,65 +27,125 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ExperimentServiceStub:
-    """Creates experiments and moves them through their life."""
+    """Creates experiments, moves them through their life, and makes winners the default."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ExperimentServiceAsyncStub: ...
     CreateExperiment: _grpc.UnaryUnaryMultiCallable[_experiment_service_pb2.CreateExperimentRequest, _experiment_service_pb2.CreateExperimentResponse]
-    """Creates an experiment in DRAFT.
-    Errors: ALREADY_EXISTS (EXPERIMENT_ALREADY_EXISTS), ABORTED (REQUEST_ID_REUSED).
+    """Creates an experiment in DRAFT. Errors name all that is wrong at once.
+    Errors: ALREADY_EXISTS (EXPERIMENT_ALREADY_EXISTS), ABORTED (REQUEST_ID_REUSED), INVALID_ARGUMENT (INVALID_FIELD).
     """
     GetExperiment: _grpc.UnaryUnaryMultiCallable[_experiment_service_pb2.GetExperimentRequest, _experiment_service_pb2.GetExperimentResponse]
     """Returns one experiment. Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND)."""
     ListExperiments: _grpc.UnaryUnaryMultiCallable[_experiment_service_pb2.ListExperimentsRequest, _experiment_service_pb2.ListExperimentsResponse]
     """Lists experiments, newest first."""
     StartExperiment: _grpc.UnaryUnaryMultiCallable[_experiment_service_pb2.StartExperimentRequest, _experiment_service_pb2.StartExperimentResponse]
-    """Starts assigning, or goes on with it after a pause. Starting a running experiment changes nothing.
-    Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) once stopped.
+    """Starts assigning, or goes on with it after a pause, of all variants or of one. Starting what runs changes nothing.
+    Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND, VARIANT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) once stopped,
+    FAILED_PRECONDITION (EXPERIMENT_CONFLICT) where its layer has no room left or randomises another unit, or where a running
+    experiment of another layer changes the same setting of the same calls.
     """
     PauseExperiment: _grpc.UnaryUnaryMultiCallable[_experiment_service_pb2.PauseExperimentRequest, _experiment_service_pb2.PauseExperimentResponse]
-    """Stops assigning until the experiment is started again. Pausing a paused experiment changes nothing.
-    Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) in DRAFT and once stopped.
+    """Stops assigning, of all variants or of one, until started again. Pausing what is paused changes nothing.
+    Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND, VARIANT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) in DRAFT and once
+    stopped.
     """
     StopExperiment: _grpc.UnaryUnaryMultiCallable[_experiment_service_pb2.StopExperimentRequest, _experiment_service_pb2.StopExperimentResponse]
     """Stops assigning for good. Stopping a stopped experiment changes nothing.
     Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) in DRAFT.
     """
+    AdvanceExperiment: _grpc.UnaryUnaryMultiCallable[_experiment_service_pb2.AdvanceExperimentRequest, _experiment_service_pb2.AdvanceExperimentResponse]
+    """Moves the ramp to its next stage, or to a named share, up or down.
+    Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) unless it runs or is paused, or at the last
+    stage.
+    """
+    ConcludeExperiment: _grpc.UnaryUnaryMultiCallable[_experiment_service_pb2.ConcludeExperimentRequest, _experiment_service_pb2.ConcludeExperimentResponse]
+    """Decides: stops the experiment where it is not stopped yet, and keeps who won and why. Final.
+    Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND, VARIANT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) in DRAFT and once
+    concluded.
+    """
+    PromoteExperiment: _grpc.UnaryUnaryMultiCallable[_experiment_service_pb2.PromoteExperimentRequest, _experiment_service_pb2.PromoteExperimentResponse]
+    """Makes the winner of a concluded experiment the default for all requests, until reverted. Promoting what is promoted
+    changes nothing.
+    Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) unless it is concluded with a winner.
+    """
+    RevertPromotion: _grpc.UnaryUnaryMultiCallable[_experiment_service_pb2.RevertPromotionRequest, _experiment_service_pb2.RevertPromotionResponse]
+    """Takes a promotion back; what it covered holds again. Reverting it twice changes nothing.
+    Errors: NOT_FOUND (PROMOTION_NOT_FOUND).
+    """
+    ListPromotions: _grpc.UnaryUnaryMultiCallable[_experiment_service_pb2.ListPromotionsRequest, _experiment_service_pb2.ListPromotionsResponse]
+    """Lists promotions, latest first, reverted ones included."""
+    GetHoldout: _grpc.UnaryUnaryMultiCallable[_experiment_service_pb2.GetHoldoutRequest, _experiment_service_pb2.GetHoldoutResponse]
+    """Returns the global holdout."""
+    SetHoldout: _grpc.UnaryUnaryMultiCallable[_experiment_service_pb2.SetHoldoutRequest, _experiment_service_pb2.SetHoldoutResponse]
+    """Sets the global holdout: the share of units that meet no experiment."""
+    ListChanges: _grpc.UnaryUnaryMultiCallable[_experiment_service_pb2.ListChangesRequest, _experiment_service_pb2.ListChangesResponse]
+    """Lists what was done to all experiments, promotions and the holdout, oldest first: who, when, why."""
     ListExperimentChanges: _grpc.UnaryUnaryMultiCallable[_experiment_service_pb2.ListExperimentChangesRequest, _experiment_service_pb2.ListExperimentChangesResponse]
     """Lists what was done to an experiment, oldest first: who, when, why. Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND)."""
 
 @_typing.type_check_only
 class ExperimentServiceAsyncStub(ExperimentServiceStub):
-    """Creates experiments and moves them through their life."""
+    """Creates experiments, moves them through their life, and makes winners the default."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateExperiment: _aio.UnaryUnaryMultiCallable[_experiment_service_pb2.CreateExperimentRequest, _experiment_service_pb2.CreateExperimentResponse]  # type: ignore[assignment]
-    """Creates an experiment in DRAFT.
-    Errors: ALREADY_EXISTS (EXPERIMENT_ALREADY_EXISTS), ABORTED (REQUEST_ID_REUSED).
+    """Creates an experiment in DRAFT. Errors name all that is wrong at once.
+    Errors: ALREADY_EXISTS (EXPERIMENT_ALREADY_EXISTS), ABORTED (REQUEST_ID_REUSED), INVALID_ARGUMENT (INVALID_FIELD).
     """
     GetExperiment: _aio.UnaryUnaryMultiCallable[_experiment_service_pb2.GetExperimentRequest, _experiment_service_pb2.GetExperimentResponse]  # type: ignore[assignment]
     """Returns one experiment. Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND)."""
     ListExperiments: _aio.UnaryUnaryMultiCallable[_experiment_service_pb2.ListExperimentsRequest, _experiment_service_pb2.ListExperimentsResponse]  # type: ignore[assignment]
     """Lists experiments, newest first."""
     StartExperiment: _aio.UnaryUnaryMultiCallable[_experiment_service_pb2.StartExperimentRequest, _experiment_service_pb2.StartExperimentResponse]  # type: ignore[assignment]
-    """Starts assigning, or goes on with it after a pause. Starting a running experiment changes nothing.
-    Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) once stopped.
+    """Starts assigning, or goes on with it after a pause, of all variants or of one. Starting what runs changes nothing.
+    Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND, VARIANT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) once stopped,
+    FAILED_PRECONDITION (EXPERIMENT_CONFLICT) where its layer has no room left or randomises another unit, or where a running
+    experiment of another layer changes the same setting of the same calls.
     """
     PauseExperiment: _aio.UnaryUnaryMultiCallable[_experiment_service_pb2.PauseExperimentRequest, _experiment_service_pb2.PauseExperimentResponse]  # type: ignore[assignment]
-    """Stops assigning until the experiment is started again. Pausing a paused experiment changes nothing.
-    Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) in DRAFT and once stopped.
+    """Stops assigning, of all variants or of one, until started again. Pausing what is paused changes nothing.
+    Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND, VARIANT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) in DRAFT and once
+    stopped.
     """
     StopExperiment: _aio.UnaryUnaryMultiCallable[_experiment_service_pb2.StopExperimentRequest, _experiment_service_pb2.StopExperimentResponse]  # type: ignore[assignment]
     """Stops assigning for good. Stopping a stopped experiment changes nothing.
     Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) in DRAFT.
     """
+    AdvanceExperiment: _aio.UnaryUnaryMultiCallable[_experiment_service_pb2.AdvanceExperimentRequest, _experiment_service_pb2.AdvanceExperimentResponse]  # type: ignore[assignment]
+    """Moves the ramp to its next stage, or to a named share, up or down.
+    Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) unless it runs or is paused, or at the last
+    stage.
+    """
+    ConcludeExperiment: _aio.UnaryUnaryMultiCallable[_experiment_service_pb2.ConcludeExperimentRequest, _experiment_service_pb2.ConcludeExperimentResponse]  # type: ignore[assignment]
+    """Decides: stops the experiment where it is not stopped yet, and keeps who won and why. Final.
+    Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND, VARIANT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) in DRAFT and once
+    concluded.
+    """
+    PromoteExperiment: _aio.UnaryUnaryMultiCallable[_experiment_service_pb2.PromoteExperimentRequest, _experiment_service_pb2.PromoteExperimentResponse]  # type: ignore[assignment]
+    """Makes the winner of a concluded experiment the default for all requests, until reverted. Promoting what is promoted
+    changes nothing.
+    Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) unless it is concluded with a winner.
+    """
+    RevertPromotion: _aio.UnaryUnaryMultiCallable[_experiment_service_pb2.RevertPromotionRequest, _experiment_service_pb2.RevertPromotionResponse]  # type: ignore[assignment]
+    """Takes a promotion back; what it covered holds again. Reverting it twice changes nothing.
+    Errors: NOT_FOUND (PROMOTION_NOT_FOUND).
+    """
+    ListPromotions: _aio.UnaryUnaryMultiCallable[_experiment_service_pb2.ListPromotionsRequest, _experiment_service_pb2.ListPromotionsResponse]  # type: ignore[assignment]
+    """Lists promotions, latest first, reverted ones included."""
+    GetHoldout: _aio.UnaryUnaryMultiCallable[_experiment_service_pb2.GetHoldoutRequest, _experiment_service_pb2.GetHoldoutResponse]  # type: ignore[assignment]
+    """Returns the global holdout."""
+    SetHoldout: _aio.UnaryUnaryMultiCallable[_experiment_service_pb2.SetHoldoutRequest, _experiment_service_pb2.SetHoldoutResponse]  # type: ignore[assignment]
+    """Sets the global holdout: the share of units that meet no experiment."""
+    ListChanges: _aio.UnaryUnaryMultiCallable[_experiment_service_pb2.ListChangesRequest, _experiment_service_pb2.ListChangesResponse]  # type: ignore[assignment]
+    """Lists what was done to all experiments, promotions and the holdout, oldest first: who, when, why."""
     ListExperimentChanges: _aio.UnaryUnaryMultiCallable[_experiment_service_pb2.ListExperimentChangesRequest, _experiment_service_pb2.ListExperimentChangesResponse]  # type: ignore[assignment]
     """Lists what was done to an experiment, oldest first: who, when, why. Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND)."""
 
 class ExperimentServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Creates experiments and moves them through their life."""
+    """Creates experiments, moves them through their life, and makes winners the default."""
 
     @_abc_1.abstractmethod
     def CreateExperiment(
@@ -93,8 +153,8 @@ class ExperimentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _experiment_service_pb2.CreateExperimentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_experiment_service_pb2.CreateExperimentResponse, _abc.Awaitable[_experiment_service_pb2.CreateExperimentResponse]]:
-        """Creates an experiment in DRAFT.
-        Errors: ALREADY_EXISTS (EXPERIMENT_ALREADY_EXISTS), ABORTED (REQUEST_ID_REUSED).
+        """Creates an experiment in DRAFT. Errors name all that is wrong at once.
+        Errors: ALREADY_EXISTS (EXPERIMENT_ALREADY_EXISTS), ABORTED (REQUEST_ID_REUSED), INVALID_ARGUMENT (INVALID_FIELD).
         """
 
     @_abc_1.abstractmethod
@@ -119,8 +179,10 @@ class ExperimentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _experiment_service_pb2.StartExperimentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_experiment_service_pb2.StartExperimentResponse, _abc.Awaitable[_experiment_service_pb2.StartExperimentResponse]]:
-        """Starts assigning, or goes on with it after a pause. Starting a running experiment changes nothing.
-        Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) once stopped.
+        """Starts assigning, or goes on with it after a pause, of all variants or of one. Starting what runs changes nothing.
+        Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND, VARIANT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) once stopped,
+        FAILED_PRECONDITION (EXPERIMENT_CONFLICT) where its layer has no room left or randomises another unit, or where a running
+        experiment of another layer changes the same setting of the same calls.
         """
 
     @_abc_1.abstractmethod
@@ -129,8 +191,9 @@ class ExperimentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _experiment_service_pb2.PauseExperimentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_experiment_service_pb2.PauseExperimentResponse, _abc.Awaitable[_experiment_service_pb2.PauseExperimentResponse]]:
-        """Stops assigning until the experiment is started again. Pausing a paused experiment changes nothing.
-        Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) in DRAFT and once stopped.
+        """Stops assigning, of all variants or of one, until started again. Pausing what is paused changes nothing.
+        Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND, VARIANT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) in DRAFT and once
+        stopped.
         """
 
     @_abc_1.abstractmethod
@@ -142,6 +205,81 @@ class ExperimentServiceServicer(metaclass=_abc_1.ABCMeta):
         """Stops assigning for good. Stopping a stopped experiment changes nothing.
         Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) in DRAFT.
         """
+
+    @_abc_1.abstractmethod
+    def AdvanceExperiment(
+        self,
+        request: _experiment_service_pb2.AdvanceExperimentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_experiment_service_pb2.AdvanceExperimentResponse, _abc.Awaitable[_experiment_service_pb2.AdvanceExperimentResponse]]:
+        """Moves the ramp to its next stage, or to a named share, up or down.
+        Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) unless it runs or is paused, or at the last
+        stage.
+        """
+
+    @_abc_1.abstractmethod
+    def ConcludeExperiment(
+        self,
+        request: _experiment_service_pb2.ConcludeExperimentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_experiment_service_pb2.ConcludeExperimentResponse, _abc.Awaitable[_experiment_service_pb2.ConcludeExperimentResponse]]:
+        """Decides: stops the experiment where it is not stopped yet, and keeps who won and why. Final.
+        Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND, VARIANT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) in DRAFT and once
+        concluded.
+        """
+
+    @_abc_1.abstractmethod
+    def PromoteExperiment(
+        self,
+        request: _experiment_service_pb2.PromoteExperimentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_experiment_service_pb2.PromoteExperimentResponse, _abc.Awaitable[_experiment_service_pb2.PromoteExperimentResponse]]:
+        """Makes the winner of a concluded experiment the default for all requests, until reverted. Promoting what is promoted
+        changes nothing.
+        Errors: NOT_FOUND (EXPERIMENT_NOT_FOUND), FAILED_PRECONDITION (EXPERIMENT_STATE) unless it is concluded with a winner.
+        """
+
+    @_abc_1.abstractmethod
+    def RevertPromotion(
+        self,
+        request: _experiment_service_pb2.RevertPromotionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_experiment_service_pb2.RevertPromotionResponse, _abc.Awaitable[_experiment_service_pb2.RevertPromotionResponse]]:
+        """Takes a promotion back; what it covered holds again. Reverting it twice changes nothing.
+        Errors: NOT_FOUND (PROMOTION_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def ListPromotions(
+        self,
+        request: _experiment_service_pb2.ListPromotionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_experiment_service_pb2.ListPromotionsResponse, _abc.Awaitable[_experiment_service_pb2.ListPromotionsResponse]]:
+        """Lists promotions, latest first, reverted ones included."""
+
+    @_abc_1.abstractmethod
+    def GetHoldout(
+        self,
+        request: _experiment_service_pb2.GetHoldoutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_experiment_service_pb2.GetHoldoutResponse, _abc.Awaitable[_experiment_service_pb2.GetHoldoutResponse]]:
+        """Returns the global holdout."""
+
+    @_abc_1.abstractmethod
+    def SetHoldout(
+        self,
+        request: _experiment_service_pb2.SetHoldoutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_experiment_service_pb2.SetHoldoutResponse, _abc.Awaitable[_experiment_service_pb2.SetHoldoutResponse]]:
+        """Sets the global holdout: the share of units that meet no experiment."""
+
+    @_abc_1.abstractmethod
+    def ListChanges(
+        self,
+        request: _experiment_service_pb2.ListChangesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_experiment_service_pb2.ListChangesResponse, _abc.Awaitable[_experiment_service_pb2.ListChangesResponse]]:
+        """Lists what was done to all experiments, promotions and the holdout, oldest first: who, when, why."""
 
     @_abc_1.abstractmethod
     def ListExperimentChanges(

@@ -27,7 +27,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from penstock.experiments.v1 import outcome_pb2 as penstock_dot_experiments_dot_v1_dot_outcome__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-penstock/experiments/v1/outcome_service.proto\x12\x17penstock.experiments.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a%penstock/experiments/v1/outcome.proto\"f\n\x15RecordOutcomesRequest\x12M\n\x08outcomes\x18\x01 \x03(\x0b\x32 .penstock.experiments.v1.OutcomeB\x0f\xe2\x41\x01\x02\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07R\x08outcomes\"T\n\x16RecordOutcomesResponse\x12\x1a\n\x08recorded\x18\x01 \x01(\x05R\x08recorded\x12\x1e\n\nduplicates\x18\x02 \x01(\x05R\nduplicates2\xa0\x01\n\x0eOutcomeService\x12\x8d\x01\n\x0eRecordOutcomes\x12..penstock.experiments.v1.RecordOutcomesRequest\x1a/.penstock.experiments.v1.RecordOutcomesResponse\"\x1a\x90\x02\x02\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/outcomes:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-penstock/experiments/v1/outcome_service.proto\x12\x17penstock.experiments.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a%penstock/experiments/v1/outcome.proto\"f\n\x15RecordOutcomesRequest\x12M\n\x08outcomes\x18\x01 \x03(\x0b\x32 .penstock.experiments.v1.OutcomeB\x0f\xe2\x41\x01\x02\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07R\x08outcomes\"T\n\x16RecordOutcomesResponse\x12\x1a\n\x08recorded\x18\x01 \x01(\x05R\x08recorded\x12\x1e\n\nduplicates\x18\x02 \x01(\x05R\nduplicates\"f\n\x15StreamOutcomesRequest\x12M\n\x08outcomes\x18\x01 \x03(\x0b\x32 .penstock.experiments.v1.OutcomeB\x0f\xe2\x41\x01\x02\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07R\x08outcomes\"j\n\x16StreamOutcomesResponse\x12\x14\n\x05\x62\x61tch\x18\x01 \x01(\x03R\x05\x62\x61tch\x12\x1a\n\x08recorded\x18\x02 \x01(\x05R\x08recorded\x12\x1e\n\nduplicates\x18\x03 \x01(\x05R\nduplicates2\xbb\x02\n\x0eOutcomeService\x12\x8d\x01\n\x0eRecordOutcomes\x12..penstock.experiments.v1.RecordOutcomesRequest\x1a/.penstock.experiments.v1.RecordOutcomesResponse\"\x1a\x90\x02\x02\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/outcomes:\x01*\x12\x98\x01\n\x0eStreamOutcomes\x12..penstock.experiments.v1.StreamOutcomesRequest\x1a/.penstock.experiments.v1.StreamOutcomesResponse\"!\x90\x02\x02\x82\xd3\xe4\x93\x02\x18\"\x13/v1/outcomes:stream:\x01*(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,12 +36,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RECORDOUTCOMESREQUEST'].fields_by_name['outcomes']._loaded_options = None
   _globals['_RECORDOUTCOMESREQUEST'].fields_by_name['outcomes']._serialized_options = b'\342A\001\002\272H\010\222\001\005\010\001\020\350\007'
+  _globals['_STREAMOUTCOMESREQUEST'].fields_by_name['outcomes']._loaded_options = None
+  _globals['_STREAMOUTCOMESREQUEST'].fields_by_name['outcomes']._serialized_options = b'\342A\001\002\272H\010\222\001\005\010\001\020\350\007'
   _globals['_OUTCOMESERVICE'].methods_by_name['RecordOutcomes']._loaded_options = None
   _globals['_OUTCOMESERVICE'].methods_by_name['RecordOutcomes']._serialized_options = b'\220\002\002\202\323\344\223\002\021\"\014/v1/outcomes:\001*'
+  _globals['_OUTCOMESERVICE'].methods_by_name['StreamOutcomes']._loaded_options = None
+  _globals['_OUTCOMESERVICE'].methods_by_name['StreamOutcomes']._serialized_options = b'\220\002\002\202\323\344\223\002\030\"\023/v1/outcomes:stream:\001*'
   _globals['_RECORDOUTCOMESREQUEST']._serialized_start=176
   _globals['_RECORDOUTCOMESREQUEST']._serialized_end=278
   _globals['_RECORDOUTCOMESRESPONSE']._serialized_start=280
   _globals['_RECORDOUTCOMESRESPONSE']._serialized_end=364
-  _globals['_OUTCOMESERVICE']._serialized_start=367
-  _globals['_OUTCOMESERVICE']._serialized_end=527
+  _globals['_STREAMOUTCOMESREQUEST']._serialized_start=366
+  _globals['_STREAMOUTCOMESREQUEST']._serialized_end=468
+  _globals['_STREAMOUTCOMESRESPONSE']._serialized_start=470
+  _globals['_STREAMOUTCOMESRESPONSE']._serialized_end=576
+  _globals['_OUTCOMESERVICE']._serialized_start=579
+  _globals['_OUTCOMESERVICE']._serialized_end=894
 # @@protoc_insertion_point(module_scope)

@@ -40,6 +40,11 @@ class OutcomeServiceStub(object):
                 request_serializer=penstock_dot_experiments_dot_v1_dot_outcome__service__pb2.RecordOutcomesRequest.SerializeToString,
                 response_deserializer=penstock_dot_experiments_dot_v1_dot_outcome__service__pb2.RecordOutcomesResponse.FromString,
                 _registered_method=True)
+        self.StreamOutcomes = channel.stream_stream(
+                '/penstock.experiments.v1.OutcomeService/StreamOutcomes',
+                request_serializer=penstock_dot_experiments_dot_v1_dot_outcome__service__pb2.StreamOutcomesRequest.SerializeToString,
+                response_deserializer=penstock_dot_experiments_dot_v1_dot_outcome__service__pb2.StreamOutcomesResponse.FromString,
+                _registered_method=True)
 
 
 class OutcomeServiceServicer(object):
@@ -54,6 +59,15 @@ class OutcomeServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamOutcomes(self, request_iterator, context):
+        """Records batches of outcomes as they come, and answers each one once it is durable: what was answered is never lost, what was
+        not is to be sent again under the same ids. Batches are answered in their order. The first one that is refused ends the
+        stream with the errors of `RecordOutcomes`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OutcomeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -61,6 +75,11 @@ def add_OutcomeServiceServicer_to_server(servicer, server):
                     servicer.RecordOutcomes,
                     request_deserializer=penstock_dot_experiments_dot_v1_dot_outcome__service__pb2.RecordOutcomesRequest.FromString,
                     response_serializer=penstock_dot_experiments_dot_v1_dot_outcome__service__pb2.RecordOutcomesResponse.SerializeToString,
+            ),
+            'StreamOutcomes': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamOutcomes,
+                    request_deserializer=penstock_dot_experiments_dot_v1_dot_outcome__service__pb2.StreamOutcomesRequest.FromString,
+                    response_serializer=penstock_dot_experiments_dot_v1_dot_outcome__service__pb2.StreamOutcomesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -91,6 +110,33 @@ class OutcomeService(object):
             '/penstock.experiments.v1.OutcomeService/RecordOutcomes',
             penstock_dot_experiments_dot_v1_dot_outcome__service__pb2.RecordOutcomesRequest.SerializeToString,
             penstock_dot_experiments_dot_v1_dot_outcome__service__pb2.RecordOutcomesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamOutcomes(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/penstock.experiments.v1.OutcomeService/StreamOutcomes',
+            penstock_dot_experiments_dot_v1_dot_outcome__service__pb2.StreamOutcomesRequest.SerializeToString,
+            penstock_dot_experiments_dot_v1_dot_outcome__service__pb2.StreamOutcomesResponse.FromString,
             options,
             channel_credentials,
             insecure,

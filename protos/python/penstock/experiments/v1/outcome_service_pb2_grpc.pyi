@@ -37,6 +37,11 @@ class OutcomeServiceStub:
     """Records outcomes: all of them or, on an error, none. The response comes after they are durable.
     Errors: NOT_FOUND (ASSIGNMENT_NOT_FOUND), INVALID_ARGUMENT (METRIC_NOT_FOUND), UNAVAILABLE (DATABASE_UNAVAILABLE).
     """
+    StreamOutcomes: _grpc.StreamStreamMultiCallable[_outcome_service_pb2.StreamOutcomesRequest, _outcome_service_pb2.StreamOutcomesResponse]
+    """Records batches of outcomes as they come, and answers each one once it is durable: what was answered is never lost, what was
+    not is to be sent again under the same ids. Batches are answered in their order. The first one that is refused ends the
+    stream with the errors of `RecordOutcomes`.
+    """
 
 @_typing.type_check_only
 class OutcomeServiceAsyncStub(OutcomeServiceStub):
@@ -46,6 +51,11 @@ class OutcomeServiceAsyncStub(OutcomeServiceStub):
     RecordOutcomes: _aio.UnaryUnaryMultiCallable[_outcome_service_pb2.RecordOutcomesRequest, _outcome_service_pb2.RecordOutcomesResponse]  # type: ignore[assignment]
     """Records outcomes: all of them or, on an error, none. The response comes after they are durable.
     Errors: NOT_FOUND (ASSIGNMENT_NOT_FOUND), INVALID_ARGUMENT (METRIC_NOT_FOUND), UNAVAILABLE (DATABASE_UNAVAILABLE).
+    """
+    StreamOutcomes: _aio.StreamStreamMultiCallable[_outcome_service_pb2.StreamOutcomesRequest, _outcome_service_pb2.StreamOutcomesResponse]  # type: ignore[assignment]
+    """Records batches of outcomes as they come, and answers each one once it is durable: what was answered is never lost, what was
+    not is to be sent again under the same ids. Batches are answered in their order. The first one that is refused ends the
+    stream with the errors of `RecordOutcomes`.
     """
 
 class OutcomeServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -59,6 +69,17 @@ class OutcomeServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_outcome_service_pb2.RecordOutcomesResponse, _abc.Awaitable[_outcome_service_pb2.RecordOutcomesResponse]]:
         """Records outcomes: all of them or, on an error, none. The response comes after they are durable.
         Errors: NOT_FOUND (ASSIGNMENT_NOT_FOUND), INVALID_ARGUMENT (METRIC_NOT_FOUND), UNAVAILABLE (DATABASE_UNAVAILABLE).
+        """
+
+    @_abc_1.abstractmethod
+    def StreamOutcomes(
+        self,
+        request_iterator: _MaybeAsyncIterator[_outcome_service_pb2.StreamOutcomesRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_outcome_service_pb2.StreamOutcomesResponse], _abc.AsyncIterator[_outcome_service_pb2.StreamOutcomesResponse]]:
+        """Records batches of outcomes as they come, and answers each one once it is durable: what was answered is never lost, what was
+        not is to be sent again under the same ids. Batches are answered in their order. The first one that is refused ends the
+        stream with the errors of `RecordOutcomes`.
         """
 
 def add_OutcomeServiceServicer_to_server(servicer: OutcomeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
