@@ -240,7 +240,7 @@ class Model(_message.Message):
     model: _builtins.str
     """Name to use in requests."""
     engine: _builtins.str
-    """The engine that serves it: `ollama`, `openai`, `anthropic`, `llamacpp`, `minilm` or `extractive`."""
+    """The engine that serves it: `vllm`, `openai`, `ollama`, `anthropic`, `llamacpp`, `minilm` or `extractive`."""
     state: Global___ModelState.ValueType
     """Whether it can be used right now."""
     context_tokens: _builtins.int
