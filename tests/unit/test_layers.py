@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SERVICES = sorted(path.parent.name for path in (ROOT / "services").glob("*/__main__.py"))
 
 # What only the edge of a service may know. The stubs count as protobuf.
-EDGE = ("grpc", "protobuf", "envoy", "asyncpg", "redis", "valkey", "qdrant_client", "aiohttp")
+EDGE = ("grpc", "protobuf", "envoy", "asyncpg", "redis", "valkey", "qdrant_client", "aiohttp", "httptools")
 
 # Modules that are an edge, what they may import of the above, and why.
 ALLOWED: dict[str, tuple[set[str], str]] = {
@@ -28,7 +28,9 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     "services/retrieval/stores/qdrant.py": ({"qdrant_client", "grpc"}, "the adapter of Qdrant"),
     "services/retrieval/inference*.py": ({"grpc", "protobuf"}, "the adapter of the inference service"),
     "services/retrieval/remote.py": ({"grpc", "protobuf"}, "what a failed call to another service means"),
-    "services/inference/engines/remote.py": ({"aiohttp"}, "the adapter of engines that are servers"),
+    "services/inference/engines/httptools_client.py": ({"httptools"}, "the HTTP client of engines that are servers"),
+    "services/inference/workers/borrowed.py": ({"grpc"}, "the adapter of an engine that runs in another process"),
+    "services/inference/workers/house.py": ({"grpc"}, "the type of the channel to that process"),
     "services/inference/redis_cache.py": ({"valkey"}, "the adapter of Redis"),
     "services/gateway/*.py": ({"protobuf", "envoy"}, "the gateway's domain is the contract and Envoy's configuration"),
 }

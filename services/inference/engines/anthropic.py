@@ -9,7 +9,7 @@ import msgspec
 from services.chassis.errors import Failure, Reason
 from services.inference.engine import Capability, Generation, Message, Model, Role, UsageSource
 from services.inference.engines import anthropic_messages
-from services.inference.engines.remote import Limits, RemoteServer, failed, unavailable
+from services.inference.engines.remote import MALFORMED, Limits, RemoteServer, failed, unavailable
 from services.inference.engines.remote_answer import remote_answer
 from services.inference.engines.side_by_side import side_by_side
 from services.inference.prompting import grounded
@@ -70,7 +70,7 @@ class AnthropicEngine:
         answer = await self._server.get("/v1/models?limit=1000")
         try:
             cards = _decode_cards(answer).data
-        except msgspec.DecodeError as error:
+        except MALFORMED as error:
             raise unavailable(_NAME, "its list of models is not in Anthropic's format") from error
         return [
             Model(
@@ -103,7 +103,7 @@ class AnthropicEngine:
         answer = await self._server.post("/v1/messages/count_tokens", msgspec.json.encode(anthropic_messages.prompt(asked)))
         try:
             return Tokens(_decode_count(answer).input_tokens, (), UsageSource.REPORTED)
-        except msgspec.DecodeError as error:
+        except MALFORMED as error:
             raise failed(_NAME, "its count of tokens is not in Anthropic's format") from error
 
     async def close(self) -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 from services.chassis.errors import Failure, Reason, invalid_field
 from services.inference.engine import Delta, End, FinishReason, Role, Usage, UsageSource
-from services.inference.engines.remote import failed, refused_in_stream
+from services.inference.engines.remote import MALFORMED, failed, refused_in_stream
 from services.inference.form import JsonSchema, ToolCallDelta, ToolUse
 from services.inference.form_checks import check_object
 
@@ -181,7 +181,7 @@ class Answer:
                 continue
             try:
                 event = _decode_event(line[5:].strip())
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except MALFORMED:
                 return failed(NAME, "it sent a malformed event")
             if event.type == "error":
                 return _told(event.error)

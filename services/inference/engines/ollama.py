@@ -12,7 +12,7 @@ from services.chassis.errors import Failure, Reason
 from services.inference.engine import Embeddings, UsageSource
 from services.inference.engines import ollama_chat
 from services.inference.engines.ollama_models import OllamaModels, keep_alive_of
-from services.inference.engines.remote import Limits, RemoteServer, failed
+from services.inference.engines.remote import MALFORMED, Limits, RemoteServer, failed
 from services.inference.engines.remote_answer import remote_answer
 from services.inference.engines.side_by_side import side_by_side
 from services.inference.prompting import grounded
@@ -76,7 +76,7 @@ class OllamaEngine:
         try:
             with self._using(model):
                 answer = _decode_vectors(await self._server.post("/api/embed", body))
-        except msgspec.DecodeError as error:
+        except MALFORMED as error:
             raise failed(_NAME, "its embeddings are not in Ollama's format") from error
         if len(answer.embeddings) != len(inputs):
             raise failed(_NAME, f"it gave {len(answer.embeddings)} embeddings for {len(inputs)} inputs")

@@ -10,7 +10,7 @@ import msgspec
 from services.chassis.errors import Failure, Reason
 from services.inference.engine import Delta, End, FinishReason, Role, Usage, UsageSource
 from services.inference.engines.openai_chat import Token, logprob_of
-from services.inference.engines.remote import failed, refused_in_stream
+from services.inference.engines.remote import MALFORMED, failed, refused_in_stream
 from services.inference.form import JsonSchema, ToolCallDelta, ToolUse
 from services.inference.form_checks import check_object
 from services.inference.requirements import check_addresses
@@ -144,7 +144,7 @@ class Answer:
                 continue
             try:
                 piece = _decode_piece(line)
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except MALFORMED:
                 return failed(_NAME, "it sent a malformed line")
             if piece.error is not None:
                 return refused_in_stream(_NAME, piece.error)

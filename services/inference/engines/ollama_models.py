@@ -24,7 +24,7 @@ from services.inference.engines.ollama_format import (
     decode_version,
     model_of,
 )
-from services.inference.engines.remote import Limits, RemoteServer, refused_in_stream, unavailable
+from services.inference.engines.remote import MALFORMED, Limits, RemoteServer, refused_in_stream, unavailable
 from services.inference.lifecycle import Progress, Stage
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class OllamaModels:
         answer = await self._server.get("/api/tags")
         try:
             tags = decode_tags(answer).models
-        except msgspec.DecodeError as error:
+        except MALFORMED as error:
             raise unavailable(NAME, "its list of models is not in Ollama's format") from error
         running, tells_logprobs = await self._status(), await self._tells_logprobs()
         shown = await asyncio.gather(*(self._show(tag) for tag in tags))
@@ -150,7 +150,7 @@ class OllamaModels:
         changes = self._changes
         try:
             answer = decode_running(await self._server.get("/api/ps")).models
-        except (Failure, msgspec.DecodeError):
+        except (Failure, *MALFORMED):
             return None
         running = {one.name: one for one in answer}
         # What was asked before a change may have been answered before it too.
@@ -165,7 +165,7 @@ class OllamaModels:
             return known
         try:
             return decode_shown(await self._server.post("/api/show", msgspec.json.encode({"model": tag.name})))
-        except (Failure, msgspec.DecodeError):
+        except (Failure, *MALFORMED):
             # Deleted meanwhile, or an older Ollama: the list's own details must do, and the next probe asks again.
             return None
 
@@ -182,7 +182,7 @@ class OllamaModels:
         """Whether it is new enough to tell probabilities; an older one would leave them out without a word."""
         try:
             version = decode_version(await self._server.get("/api/version")).version
-        except (Failure, msgspec.DecodeError):
+        except (Failure, *MALFORMED):
             return False
         numbers = [int(number) for number in re.findall(r"\d+", version)[:3]]
         return numbers >= _LOGPROBS_SINCE
@@ -201,7 +201,7 @@ def keep_alive_of(given: str) -> str | int | None:
 def _step(line: bytes) -> Step:
     try:
         return decode_step(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except MALFORMED as error:
         raise unavailable(NAME, "it sent a malformed line while it pulled") from error
 
 

@@ -12,7 +12,7 @@ from services.chassis.errors import Failure, Reason, invalid_field
 from services.inference import dimensions
 from services.inference.engine import Capability, Embeddings, Model, UsageSource
 from services.inference.engines import openai_chat
-from services.inference.engines.remote import Limits, RemoteServer, failed, refused_in_stream, unavailable
+from services.inference.engines.remote import MALFORMED, Limits, RemoteServer, failed, refused_in_stream, unavailable
 from services.inference.form import Form, OneOf, Regex
 from services.inference.prompting import grounded
 from services.inference.requirements import check_addresses
@@ -141,7 +141,7 @@ class OpenAIEngine:
         answer = await self._server.get(f"{self._api}/models")
         try:
             cards = _decode_cards(answer)
-        except msgspec.DecodeError as error:
+        except MALFORMED as error:
             raise unavailable(self.name, "its list of models is not in OpenAI's format") from error
         self._owners = {card.id: card.owned_by for card in cards.data}
         self._adapters = {card.id for card in cards.data if card.parent}
@@ -171,7 +171,7 @@ class OpenAIEngine:
                         yield delta
                     if failure is not None:
                         raise failure
-                await lines.finish()
+                lines.finish()
                 yield answer.answers.end()
         except Failure as failure:
             raise _told(failure, generation) from failure.__cause__
@@ -181,7 +181,7 @@ class OpenAIEngine:
         body = msgspec.json.encode({"model": model, "input": list(inputs), "encoding_format": "float"})
         try:
             vectors = _decode_vectors(await self._server.post(f"{self._api}/embeddings", body))
-        except msgspec.DecodeError as error:
+        except MALFORMED as error:
             raise failed(self.name, "its embeddings are not in OpenAI's format") from error
         if len(vectors.data) != len(inputs):
             raise failed(self.name, f"it gave {len(vectors.data)} embeddings for {len(inputs)} inputs")
@@ -203,7 +203,7 @@ class OpenAIEngine:
             raise Failure(Reason.MODEL_CAPABILITY_MISSING, message, metadata={"model": model})
         try:
             tokens = _decode_tokens(await self._server.post("/tokenize", msgspec.json.encode(body))).tokens
-        except msgspec.DecodeError as error:
+        except MALFORMED as error:
             raise failed(self.name, "its tokens are not in the format of vLLM or llama.cpp") from error
         return Tokens(len(tokens), tuple(tokens), UsageSource.REPORTED)
 
@@ -215,7 +215,7 @@ class OpenAIEngine:
         """What llama.cpp's server says of its model; a chat template without a place for tools would leave them out."""
         try:
             return _decode_props(await self._server.get("/props"))
-        except (Failure, msgspec.DecodeError):
+        except (Failure, *MALFORMED):
             return _Props()
 
     def _model(self, card: _Card, props: _Props | None) -> Model:
@@ -291,7 +291,7 @@ class _Answer:
                 if self.answers.is_cut():
                     self.is_done = True
                     return None
-            except ValueError:  # what msgspec raises, and UnicodeDecodeError, are
+            except (ValueError, RecursionError):  # what msgspec raises, and UnicodeDecodeError, are of the first
                 return failed(self._engine, "it sent a malformed chunk")
         return None
 

@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import re
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 
-import aiohttp
 import msgspec
 
 from services.chassis.errors import Failure, Reason
+from services.inference.engines.httptools_client import BrokenError, HttpClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
-    from types import SimpleNamespace
 
-# How aiohttp tells that a connection is lost; RuntimeError where it was closed on this side, by `close`.
-_BROKEN: Final = (aiohttp.ClientError, OSError, RuntimeError)
-_JSON: Final = {"Content-Type": "application/json"}
+    from services.inference.engines.httptools_client import Connection
+
+# What a decoder raises for bytes that it cannot read; RecursionError where they are nested too deep.
+MALFORMED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _MAX_LINE: Final = 4 * 1024 * 1024
+_MAX_WHOLE: Final = 256 * 1024 * 1024
 _MAX_ERROR: Final = 64 * 1024
 _MAX_TOLD: Final = 200
-# uvicorn, under most engines' servers, closes idle connections after 5 s: one kept longer may be dead when it is used.
-_KEEP_IDLE: Final = 4.0
-# How long to wait for the end of a response that is complete, so that its connection can be used again.
-_GRACE: Final = 0.02
 
 _TOO_LONG: Final = re.compile(
     r"context[ _](length|size|window)|maximum context|max_model_len|prompt is too long", re.IGNORECASE
@@ -47,65 +44,51 @@ class Limits:
     inter_token: float = 60.0
 
 
-@dataclass(slots=True)
-class _Attempt:
-    """One try to send a request."""
-
-    is_reused: bool = False
-
-
-def _reuse_noticed() -> aiohttp.TraceConfig:
-    """Has each attempt noted that goes over a connection that was used before."""
-
-    async def note(_session: aiohttp.ClientSession, context: SimpleNamespace, _: object) -> None:
-        context.trace_request_ctx.is_reused = True
-
-    trace = aiohttp.TraceConfig()
-    trace.on_connection_reuseconn.append(note)
-    return trace
-
-
 class Lines:
     """The lines of a streamed response, in batches of what arrived together."""
 
-    def __init__(self, engine: str, response: aiohttp.ClientResponse, limits: Limits, deadline: float) -> None:
+    def __init__(self, engine: str, connection: Connection, limits: Limits) -> None:
         self._engine = engine
-        self._response = response
+        self._connection = connection
         self._limits = limits
-        self._deadline = deadline
+        self._time = asyncio.get_running_loop().time
+        self._left = self._time()
         self._has_content = False
+        self.is_done = False
         self._tail = b""
 
     def content_came(self) -> None:
         """Grants the engine its time for the next content. Lines without content, such as pings, grant none."""
         self._has_content = True
-        self._deadline = asyncio.get_running_loop().time() + self._limits.inter_token
+        self._connection.deadline = self._time() + self._limits.inter_token
 
     async def more(self) -> list[bytes] | None:
         """Waits for at least one whole line; None at the end. Raises GENERATION_FAILED if the response is cut or stalls."""
-        while True:
-            try:
-                async with asyncio.timeout_at(self._deadline):
-                    chunk = await self._response.content.readany()
-            except TimeoutError:
-                raise self._stalled() from None
-            except _BROKEN as error:
-                raise failed(self._engine, "the connection broke before the end of the text") from error
-            if not chunk:
-                rest, self._tail = self._tail, b""
-                return [rest] if rest else None
-            *lines, self._tail = (self._tail + chunk).split(b"\n")
-            if lines:
-                return lines
-            if len(self._tail) > _MAX_LINE:
-                raise failed(self._engine, f"it sent a line of more than {_MAX_LINE} bytes")
+        connection = self._connection
+        # A client that reads slowly takes nothing from the engine's time.
+        connection.deadline += self._time() - self._left
+        try:
+            while True:
+                data = await connection.read()
+                if not data:
+                    rest, self._tail = self._tail, b""
+                    return [rest] if rest else None
+                lines = (self._tail + data).split(b"\n")
+                self._tail = lines.pop()
+                if lines:
+                    return lines
+                if len(self._tail) > _MAX_LINE:
+                    raise failed(self._engine, f"it sent a line of more than {_MAX_LINE} bytes")
+        except TimeoutError:
+            raise self._stalled() from None
+        except BrokenError as error:
+            raise failed(self._engine, "the connection broke before the end of the text") from error
+        finally:
+            self._left = self._time()
 
-    async def finish(self) -> None:
-        """Gives a response that is complete the chance to hand its connection back to the pool."""
-        with suppress(*_BROKEN):
-            async with asyncio.timeout(_GRACE):
-                while await self._response.content.readany():
-                    pass
+    def finish(self) -> None:
+        """Says that the answer is complete: its connection can be used again."""
+        self.is_done = True
 
     def _stalled(self) -> Failure:
         if self._has_content:
@@ -125,20 +108,12 @@ class RemoteServer:
 
     def __init__(self, engine: str, base_url: str, *, headers: Mapping[str, str] | None = None, limits: Limits) -> None:
         self._engine = engine
-        self._base_url = base_url
         self._limits = limits
-        self._session = aiohttp.ClientSession(
-            # Admission belongs to the service, not to the pool: a hidden queue here would break its limits.
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_IDLE),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect),
-            headers=dict(headers or {}),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trace_configs=[_reuse_noticed()],
-        )
+        self._client = HttpClient(base_url, headers or {}, limits.connect)
 
     async def close(self) -> None:
         """Closes all connections, busy ones too."""
-        await self._session.close()
+        self._client.close()
 
     async def get(self, path: str) -> bytes:
         """Fetches a document. Raises Failure as `refusal` says."""
@@ -156,60 +131,59 @@ class RemoteServer:
     async def stream(self, path: str, body: bytes, *, limits: Limits | None = None) -> AsyncIterator[Lines]:
         """Sends JSON, and streams the answer. Leaving before its end closes the socket at once: that stops the engine."""
         limits = limits or self._limits
-        deadline = asyncio.get_running_loop().time() + limits.first_token
-        response = await self._request("POST", path, body, limits)
+        connection = await self._ask("POST", path, body, limits)
+        lines = Lines(self._engine, connection, limits)
         try:
-            yield Lines(self._engine, response, limits, deadline)
+            yield lines
         finally:
-            response.close()
+            connection.leave(is_done=lines.is_done)
 
     async def _whole(self, method: str, path: str, body: bytes | None, limits: Limits | None = None) -> bytes:
-        limits = limits or self._limits
-        response = await self._request(method, path, body, limits)
+        connection = await self._ask(method, path, body, limits or self._limits)
         try:
-            async with asyncio.timeout(limits.first_token):
-                return await response.read()
-        except _BROKEN as error:
-            raise unavailable(self._engine, "the connection broke while it answered") from error
-        finally:
-            response.close()
-
-    async def _request(self, method: str, path: str, body: bytes | None, limits: Limits) -> aiohttp.ClientResponse:
-        attempt = _Attempt()
-        try:
-            async with asyncio.timeout(limits.first_token):
-                try:
-                    response = await self._send(method, path, body, attempt)
-                except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                    # A server may close an idle connection just as it is used again. It has not read the request then.
-                    if not attempt.is_reused:
-                        raise
-                    response = await self._send(method, path, body, attempt)
+            return await self._rest(connection, _MAX_WHOLE)
         except TimeoutError as error:
             raise unavailable(self._engine, "it did not answer in time") from error
-        except _BROKEN as error:
+        except BrokenError as error:
+            raise unavailable(self._engine, "the connection broke while it answered") from error
+        finally:
+            connection.leave(is_done=False)
+
+    async def _rest(self, connection: Connection, most: int) -> bytes:
+        pieces: list[bytes] = []
+        size = 0
+        while data := await connection.read():
+            pieces.append(data)
+            size += len(data)
+            if size > most:
+                raise failed(self._engine, f"it sent more than {most} bytes")
+        return b"".join(pieces)
+
+    async def _ask(self, method: str, path: str, body: bytes | None, limits: Limits) -> Connection:
+        deadline = asyncio.get_running_loop().time() + limits.first_token
+        try:
+            connection = await self._client.ask(method, path, body, deadline)
+        except TimeoutError as error:
+            raise unavailable(self._engine, "it did not answer in time") from error
+        except BrokenError as error:
             raise unavailable(self._engine, "it cannot be connected to, or closed the connection") from error
-        if response.status != 200:  # noqa: PLR2004 - the one status that these APIs succeed with
-            try:
-                raise await self._refusal(response)
-            finally:
-                response.close()
-        return response
+        if connection.status != 200:  # noqa: PLR2004 - the one status that these APIs succeed with
+            raise await self._refusal(connection)
+        return connection
 
-    async def _send(self, method: str, path: str, body: bytes | None, attempt: _Attempt) -> aiohttp.ClientResponse:
-        attempt.is_reused = False
-        headers = _JSON if body else None
-        url = self._base_url + path
-        return await self._session.request(
-            method, url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=attempt
-        )
-
-    async def _refusal(self, response: aiohttp.ClientResponse) -> Failure:
-        body = b""
-        with suppress(*_BROKEN):
-            async with asyncio.timeout(self._limits.connect):
-                body = await response.content.read(_MAX_ERROR)
-        return refusal(self._engine, response.status, response.headers.get("Retry-After"), body)
+    async def _refusal(self, connection: Connection) -> Failure:
+        told = b""
+        connection.deadline = asyncio.get_running_loop().time() + self._limits.connect
+        try:
+            while len(told) < _MAX_ERROR and (data := await connection.read()):
+                told += data
+        except (BrokenError, TimeoutError):
+            # What has come of it must do.
+            pass
+        finally:
+            connection.leave(is_done=False)
+        retry_after = connection.headers.get(b"retry-after", b"").decode("latin-1")
+        return refusal(self._engine, connection.status, retry_after, told[:_MAX_ERROR])
 
 
 def failed(engine: str, why: str) -> Failure:
@@ -223,7 +197,7 @@ def unavailable(engine: str, why: str) -> Failure:
     return Failure(Reason.ENGINE_UNAVAILABLE, message, metadata={"engine": engine})
 
 
-def refusal(engine: str, status: int, retry_after: str | None, body: bytes) -> Failure:  # noqa: PLR0911 - a table of statuses
+def refusal(engine: str, status: int, retry_after: str, body: bytes) -> Failure:  # noqa: PLR0911 - a table of statuses
     """What an HTTP status other than 200 means."""
     told = told_by(body)
     facts = {"engine": engine}
@@ -270,7 +244,7 @@ def told_by(body: bytes) -> str:
     """A short form of what the engine says of an error, without addresses, paths and keys: it may go to a client."""
     try:
         document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except MALFORMED:
         return "no reason given"
     text: Any = document
     for key in ("error", "message", "detail"):
@@ -290,7 +264,7 @@ def _is_policy(body: bytes) -> bool:
     return _POLICY.search(body) is not None
 
 
-def _seconds(retry_after: str | None) -> float:
+def _seconds(retry_after: str) -> float:
     """Reads Retry-After, a number of seconds or a date; 1 s where the engine does not say."""
     if not retry_after:
         return 1.0

@@ -56,5 +56,5 @@ async def remote_answer(
                 yield delta
             if failure is not None:
                 raise failure
-        await lines.finish()
+        lines.finish()
         yield answer.end()

@@ -12,7 +12,7 @@ import msgspec
 from services.chassis.errors import Failure, Reason
 from services.inference.engine import Device, ModelState
 from services.inference.engines.openai import OpenAIEngine
-from services.inference.engines.remote import Limits, unavailable
+from services.inference.engines.remote import MALFORMED, Limits, unavailable
 from services.inference.lifecycle import Progress, Stage
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class VllmEngine(OpenAIEngine):
         try:
             self._is_asleep = _decode_asleep(await self._server.get("/is_sleeping")).is_sleeping
             self._sleeps = True
-        except msgspec.DecodeError as error:
+        except MALFORMED as error:
             raise unavailable(self.name, "it does not say in vLLM's format whether it sleeps") from error
         except Failure as failure:
             if failure.reason is Reason.ENGINE_UNAVAILABLE:

@@ -211,6 +211,21 @@ async def test_a_malformed_chunk_fails_after_what_was_right(pair: Pair) -> None:
     assert failure.reason is Reason.GENERATION_FAILED
 
 
+async def test_a_chunk_nested_too_deep_fails_as_a_malformed_one(pair: Pair) -> None:
+    deep = b"[" * 100_000
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.begin()
+        line = b'{"message": %b\n' if pair.wire.engine == "ollama" else b'data: {"error": %b\n\n'
+        await exchange.piece(pair.wire.text("right ") + line % deep)
+        await exchange.end()
+
+    pair.server.script = script
+    text, failure = await pair.fails()
+    assert text == "right "
+    assert failure.reason is Reason.GENERATION_FAILED
+
+
 async def test_an_error_within_the_stream_is_told_without_paths_and_addresses(pair: Pair) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.begin()
@@ -377,6 +392,17 @@ async def test_too_few_embeddings_are_a_failure(pair: Pair) -> None:
     with pytest.raises(Failure) as caught:
         await pair.engine.embed("m", ["one", "two"])
     assert caught.value.reason is Reason.GENERATION_FAILED
+
+
+async def test_answers_nested_too_deep_are_none(pair: Pair) -> None:
+    async def script(exchange: Exchange) -> None:
+        deep = b'{"data": ' + b"[" * 100_000
+        await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(deep) + deep)
+
+    pair.server.script = script
+    with pytest.raises(Failure) as caught:
+        await pair.engine.models()
+    assert caught.value.reason is Reason.ENGINE_UNAVAILABLE
 
 
 @pytest.mark.parametrize("kind", ["overloaded_error", "rate_limit_error"])
