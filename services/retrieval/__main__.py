@@ -10,6 +10,7 @@ from penstock.retrieval.v1 import (
     collection_service_pb2_grpc,
     conversation_service_pb2_grpc,
     document_service_pb2_grpc,
+    reindexing_service_pb2_grpc,
     search_service_pb2_grpc,
 )
 
@@ -26,13 +27,24 @@ from services.retrieval.documents import Library
 from services.retrieval.handlers import CollectionHandlers, DocumentHandlers, SearchHandlers
 from services.retrieval.inference import InferenceEmbedder
 from services.retrieval.inference_generation import InferenceGenerator
+from services.retrieval.ingestion.embeddings import Embeddings
 from services.retrieval.ingestion.indexer import Indexer
+from services.retrieval.ingestion.pipeline import Pipeline
+from services.retrieval.ingestion.upkeep import Upkeep
+from services.retrieval.reindex_handlers import ReindexingHandlers
+from services.retrieval.reindexing.gate import QualityGate
+from services.retrieval.reindexing.mirror import Mirror
+from services.retrieval.reindexing.reindexing import Reindexings
 from services.retrieval.search import Searcher
 from services.retrieval.settings import RetrievalSettings
+from services.retrieval.stores.postgres_checkpoints import PostgresCheckpoints
 from services.retrieval.stores.postgres_collections import PostgresCollections
 from services.retrieval.stores.postgres_conversations import PostgresConversations
 from services.retrieval.stores.postgres_documents import PostgresDocuments
+from services.retrieval.stores.postgres_embeddings import PostgresEmbeddings
 from services.retrieval.stores.postgres_jobs import PostgresJobs
+from services.retrieval.stores.postgres_judgments import PostgresJudgments
+from services.retrieval.stores.postgres_reindexings import PostgresReindexings
 from services.retrieval.stores.qdrant import QdrantStore, open_client
 
 if TYPE_CHECKING:
@@ -55,10 +67,25 @@ def main() -> None:
 
         documents = PostgresDocuments(pool)
         catalog = Catalog(PostgresCollections(pool), store, embedder)
-        indexer = Indexer(PostgresJobs(pool), store, embedder, wait_seconds=settings.index_wait_seconds)
+        jobs, checkpoints, vectors = PostgresJobs(pool), PostgresCheckpoints(pool), PostgresEmbeddings(pool)
+        indexer = Indexer(
+            jobs,
+            checkpoints,
+            store,
+            Pipeline(jobs, checkpoints, store, Embeddings(vectors, embedder)),
+            Upkeep(jobs, checkpoints, vectors, store, keep_days=settings.embeddings_keep_days),
+            wait_seconds=settings.index_wait_seconds,
+        )
         await stack.enter_async_context(indexer.running())
         library = Library(catalog, documents, indexer)
         searcher = Searcher(catalog, documents, store, embedder, suspect_loss=indexer.suspect_loss)
+
+        judgments, reindexed = PostgresJudgments(pool), PostgresReindexings(pool)
+        mirror = Mirror(
+            reindexed, jobs, catalog, store, embeddings=Embeddings(vectors, embedder), gate=QualityGate(searcher, judgments)
+        )
+        await stack.enter_async_context(mirror.running())
+        reindexings = Reindexings(catalog, reindexed, embedder, mirror.wake)
 
         conversations = Conversations(PostgresConversations(pool))
         assigner = await _assigner(stack, settings)
@@ -86,6 +113,11 @@ def main() -> None:
                 f"{package}.DocumentService",
                 DocumentHandlers(library),
                 document_service_pb2_grpc.add_DocumentServiceServicer_to_server,
+            ),
+            Served(
+                f"{package}.ReindexingService",
+                ReindexingHandlers(reindexings),
+                reindexing_service_pb2_grpc.add_ReindexingServiceServicer_to_server,
             ),
             Served(
                 f"{package}.SearchService",

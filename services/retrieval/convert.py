@@ -34,6 +34,7 @@ _MODE_VALUES: Final = {
 _STATES: Final = {
     DocumentState.PENDING: document_pb2.DOCUMENT_STATE_PENDING,
     DocumentState.INDEXED: document_pb2.DOCUMENT_STATE_INDEXED,
+    DocumentState.HELD: document_pb2.DOCUMENT_STATE_HELD,
 }
 
 
@@ -76,11 +77,12 @@ def of_document(message: document_pb2.DocumentInput, number: int) -> Incoming:
         title=message.title,
         content=content,
         media_type=message.media_type,
-        metadata=_facts(message.metadata, f"documents[{number}].metadata"),
+        metadata=of_facts(message.metadata, f"documents[{number}].metadata"),
+        ttl=message.ttl.ToTimedelta() if message.HasField("ttl") else None,
     )
 
 
-def _facts(struct: struct_pb2.Struct, field: str) -> dict[str, object]:
+def of_facts(struct: struct_pb2.Struct, field: str) -> dict[str, object]:
     """Metadata as plain values: strings, numbers, booleans and lists of them."""
     try:
         facts: dict[str, object] = json_format.MessageToDict(struct)
@@ -109,6 +111,7 @@ def to_document(document: Document, collection: str) -> document_pb2.Document:
         text=document.text,
         content_hash=document.content_hash,
         create_time=to_timestamp(document.create_time),
+        expire_time=to_timestamp(document.expire_time) if document.expire_time else None,
     )
 
 

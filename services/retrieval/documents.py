@@ -19,7 +19,7 @@ from services.retrieval.reading import Reading, UnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from services.retrieval.catalog import Catalog
     from services.retrieval.ingestion.indexer import Indexer
@@ -29,6 +29,7 @@ _log = logging.getLogger(__name__)
 
 _ID_CHARACTERS: Final = 512
 _TITLE_CHARACTERS: Final = 1024
+_DAY_SECONDS: Final = 86400.0
 
 
 class DocumentState(StrEnum):
@@ -36,6 +37,7 @@ class DocumentState(StrEnum):
 
     PENDING = "PENDING"
     INDEXED = "INDEXED"
+    HELD = "HELD"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +49,12 @@ class Incoming:
     content: str | bytes
     media_type: str = ""
     metadata: Mapping[str, object] = field(default_factory=dict)
+    ttl: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A document that was read, ready to be kept."""
+    """A document that was read, ready to be kept; for good where it has no TTL."""
 
     document: str
     title: str
@@ -59,6 +62,7 @@ class Read:
     metadata: Mapping[str, object]
     content_hash: str
     reading: Reading
+    ttl: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ class Document:
     chunk_count: int
     version: int
     create_time: datetime
+    expire_time: datetime | None = None
     text: str = ""
 
 
@@ -100,6 +105,10 @@ class DocumentRecords(Protocol):
         """Deletes a document, and notes that the store must; False if there is none."""
         ...
 
+    async def expire(self, collection_uid: UUID, seconds: float) -> int:
+        """Deletes the documents that were added or last changed so long ago, and says how many."""
+        ...
+
 
 class Library:
     """The documents of all collections."""
@@ -119,7 +128,7 @@ class Library:
         contents = [Content(one.content, one.media_type, one.document) for one in incoming]
         outcomes = await read_all(contents)
         read = [
-            await asyncio.to_thread(_read, number, one, outcome)
+            await asyncio.to_thread(_read, number, one, outcome, target.settings.ttl)
             for number, (one, outcome) in enumerate(zip(incoming, outcomes, strict=True))
         ]
         _check_unique(read)
@@ -153,8 +162,15 @@ class Library:
             raise _no_document(collection, document)
         self._indexer.wake()
 
+    async def expire(self, collection: str, days: float) -> int:
+        """Deletes the documents older than this, and says how many. Raises Failure(COLLECTION_NOT_FOUND, PERMISSION_DENIED)."""
+        source = (await self._catalog.named([collection], Right.WRITE))[0]
+        deleted = await self._records.expire(source.uid, days * _DAY_SECONDS)
+        self._indexer.wake()
+        return deleted
 
-def _read(number: int, incoming: Incoming, outcome: Outcome) -> Read:
+
+def _read(number: int, incoming: Incoming, outcome: Outcome, ttl: timedelta | None) -> Read:
     """Makes a document of what was read; runs in a thread. Failures name the field of the request."""
     name = f"documents[{number}].{'text' if isinstance(incoming.content, str) else 'data'}"
     if isinstance(outcome, UnreadableError):
@@ -179,6 +195,7 @@ def _read(number: int, incoming: Incoming, outcome: Outcome) -> Read:
         metadata=incoming.metadata,
         content_hash=content_hash,
         reading=reading,
+        ttl=incoming.ttl or ttl,
     )
 
 

@@ -102,6 +102,12 @@ class DocumentHandlers(document_service_pb2_grpc.DocumentServiceServicer):
         await self._library.delete(request.collection, request.document)
         return document_service_pb2.DeleteDocumentResponse()
 
+    async def ExpireDocuments(
+        self, request: document_service_pb2.ExpireDocumentsRequest, context: Context
+    ) -> document_service_pb2.ExpireDocumentsResponse:
+        deleted = await self._library.expire(request.collection, request.older_than_days)
+        return document_service_pb2.ExpireDocumentsResponse(deleted_count=deleted)
+
 
 class SearchHandlers(search_service_pb2_grpc.SearchServiceServicer):
     """SearchService."""

@@ -1,72 +1,127 @@
-"""Batches of chunks on their way to the vector store, and what is complete once they are there."""
+"""Batches of chunks on their way to the vector store, and how far each document is."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from services.retrieval.analysis import document_vector
 from services.retrieval.chunking.chunks import Chunk, chunk
+from services.retrieval.ingestion.jobs import Finished, Step
 from services.retrieval.languages import is_known
 from services.retrieval.store import Point, point_uid
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from uuid import UUID
 
     from services.retrieval.ingestion.jobs import Content, Job
 
 
-class Progress:
-    """Tells when all chunks of a document are written."""
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A chunk on its way.
+
+    Attributes:
+        job: Its document.
+        chunk: The chunk.
+        is_known: Whether its language is one of the embedder's; a vector of any other would be found at random.
+    """
+
+    job: Job
+    chunk: Chunk
+    is_known: bool
+
+
+@dataclass(slots=True)
+class _Track:
+    """Chunks of one document: from `first` on they are to do in this run, and those before the next gap are done."""
+
+    job: Job
+    chunks: int
+    vectors: int
+    embedded: int
+    written: int
+    ahead: set[int]
+
+
+class Tracker:
+    """Tells how far the documents of one run are. Batches may end in any order."""
 
     def __init__(self) -> None:
-        self._jobs: dict[UUID, Job] = {}
-        self._left: dict[UUID, int] = {}
-        self._chunks: dict[UUID, int] = {}
-        self._vectors: dict[UUID, int] = {}
+        self._tracks: dict[UUID, _Track] = {}
 
-    def begin(self, job: Job, chunks: int) -> None:
-        """Says how many chunks a document has."""
-        self._jobs[job.document_uid] = job
-        self._left[job.document_uid] = self._chunks[job.document_uid] = chunks
-        self._vectors[job.document_uid] = 0
+    def begin(self, job: Job, pieces: Sequence[Piece], first: int) -> None:
+        """Says which pieces a document has, and how many of them were written before this run."""
+        vectors = sum(piece.is_known for piece in pieces)
+        self._tracks[job.document_uid] = _Track(job, len(pieces), vectors, first, first, set())
 
-    def written(self, points: Sequence[Point]) -> None:
-        """Says that these points are in the store."""
-        for point in points:
-            self._left[point.document_uid] -= 1
-            self._vectors[point.document_uid] += point.dense is not None
+    def embedded(self, batch: Sequence[Piece]) -> list[Step]:
+        """Says that the vectors of these are there; returns how far their documents are by it."""
+        for piece in batch:
+            self._tracks[piece.job.document_uid].embedded += 1
+        return self.steps(_jobs_of(batch))
 
-    def complete(self) -> list[tuple[Job, int, int]]:
-        """Documents that have become complete, with their chunks and vectors."""
-        done = [uid for uid, left in self._left.items() if left == 0]
-        for uid in done:
-            del self._left[uid]
-        return [(self._jobs[uid], self._chunks[uid], self._vectors[uid]) for uid in done]
+    def written(self, batch: Sequence[Piece]) -> tuple[list[Step], list[Finished]]:
+        """Says that these are in the store; returns how far their documents are by it, and those that are complete."""
+        for piece in batch:
+            track = self._tracks[piece.job.document_uid]
+            track.ahead.add(piece.chunk.ordinal)
+            while track.written in track.ahead:
+                track.ahead.remove(track.written)
+                track.written += 1
+        jobs = _jobs_of(batch)
+        return self.steps(jobs), [self.end(job) for job in jobs if self.is_complete(job)]
+
+    def steps(self, jobs: Iterable[Job]) -> list[Step]:
+        """How far documents are."""
+        tracks = (self._tracks[job.document_uid] for job in jobs)
+        return [Step(track.job, track.chunks, track.embedded, track.written) for track in tracks]
+
+    def is_complete(self, job: Job) -> bool:
+        """Whether all of the document is in the store."""
+        track = self._tracks[job.document_uid]
+        return track.written == track.chunks
+
+    def end(self, job: Job) -> Finished:
+        """Forgets a document that is complete."""
+        track = self._tracks.pop(job.document_uid)
+        return Finished(track.job, track.chunks, track.vectors)
 
 
-def chunks_of(content: Content) -> list[Chunk]:
+def _jobs_of(batch: Sequence[Piece]) -> list[Job]:
+    return list({piece.job.document_uid: piece.job for piece in batch}.values())
+
+
+def chunks_of(content: Content, job: Job) -> list[Chunk]:
     """All chunks of a document."""
-    return list(chunk(content.text, title=content.title, headings=content.headings))
+    return chunk(
+        content.text,
+        title=content.title,
+        headings=content.headings,
+        pages=content.pages,
+        media_type=content.media_type,
+        settings=job.chunking,
+    )
 
 
-def known_places(batch: Sequence[tuple[Job, Chunk]]) -> list[int]:
-    """Places in the batch whose language the embedder knows; a vector of any other would be found at random."""
-    return [place for place, (job, one) in enumerate(batch) if is_known(one.text, job.embedder.languages)]
+def pieces_of(job: Job, chunks: Sequence[Chunk]) -> list[Piece]:
+    """The chunks of a document, each with whether the embedder knows its language."""
+    return [Piece(job, one, is_known(one.text, job.embedder.languages)) for one in chunks]
 
 
-def points_of(batch: Sequence[tuple[Job, Chunk]], vectors: Mapping[int, Sequence[float]]) -> list[Point]:
+def points_of(batch: Sequence[Piece], vectors: Mapping[int, Sequence[float]]) -> list[Point]:
     """The points of a batch, with the vectors by place."""
     return [
         Point(
-            uid=point_uid(job.document_uid, job.edition, one.ordinal),
-            document_uid=job.document_uid,
-            edition=job.edition,
-            start=one.start,
-            end=one.end,
-            text=one.text,
+            uid=point_uid(piece.job.document_uid, piece.job.edition, piece.chunk.ordinal),
+            document_uid=piece.job.document_uid,
+            edition=piece.job.edition,
+            start=piece.chunk.start,
+            end=piece.chunk.end,
+            text=piece.chunk.text,
             dense=vectors.get(place),
-            sparse=document_vector(one.indexed_text),
+            sparse=document_vector(piece.chunk.indexed_text),
         )
-        for place, (job, one) in enumerate(batch)
+        for place, piece in enumerate(batch)
     ]

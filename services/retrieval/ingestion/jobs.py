@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from uuid import UUID
 
+    from services.retrieval.chunking.chunks import Chunk
+    from services.retrieval.chunking.settings import ChunkingSettings
     from services.retrieval.embedding import EmbedderIdentity
     from services.retrieval.reading import Heading
 
@@ -24,7 +27,11 @@ class Job:
         collection: That collection's id.
         embedder: That collection's embedder.
         edition: The edition to index.
+        chunking: How the collection's documents are cut.
         attempts: How often it was begun and not ended, this time included.
+        written: How many of its chunks are in the store already, from the first one on.
+        size: Of its text, in bytes.
+        is_ingested: Whether an ingestion brought it, which is told if it fails.
     """
 
     document_uid: UUID
@@ -33,16 +40,52 @@ class Job:
     collection: str
     embedder: EmbedderIdentity
     edition: int
+    chunking: ChunkingSettings
     attempts: int
+    written: int = 0
+    size: int = 0
+    is_ingested: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What is indexed of a document."""
+    """What is indexed of a document; the chunks, where it was cut already and not all of them are written."""
 
+    document: str
     text: str
     title: str
+    media_type: str
     headings: tuple[Heading, ...]
+    pages: tuple[int, ...]
+    chunks: tuple[Chunk, ...] | None = None
+
+
+class Stage(StrEnum):
+    """What is done with each document, in this order: see IngestionStage in the protos."""
+
+    READ = "READ"
+    CHUNK = "CHUNK"
+    EMBED = "EMBED"
+    INDEX = "INDEX"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How far a document is: how many chunks it has, have their vectors, and are written from the first one on."""
+
+    job: Job
+    chunks: int
+    embedded: int
+    written: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A document of which all chunks are in the store, and how many of them have a vector."""
+
+    job: Job
+    chunks: int
+    vectors: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +128,12 @@ class Jobs(Protocol):
         """Keeps what is under the lease for another while."""
         ...
 
-    async def finish(self, job: Job, chunk_count: int, vector_count: int) -> None:
-        """Marks the edition indexed and notes that older ones must be erased; or, if it is outdated by now, itself."""
+    async def contents(self, jobs: Sequence[Job]) -> dict[UUID, Content]:
+        """The same for several documents, by document."""
+        ...
+
+    async def expire(self, most: int) -> int:
+        """Deletes documents whose time has come, and says how many."""
         ...
 
     async def give_back(self, lease: UUID, delay: float) -> None:
@@ -116,4 +163,32 @@ class Jobs(Protocol):
 
     async def index_anew(self, collection_uid: UUID) -> int:
         """Makes all indexed documents of a collection pending, and says how many."""
+        ...
+
+
+class Checkpoints(Protocol):
+    """What is done of documents, in the system of record. Every method may raise Failure(DATABASE_UNAVAILABLE)."""
+
+    async def chunked(self, cut: Mapping[Job, Sequence[Chunk]]) -> None:
+        """Keeps the chunks that documents were cut into, until they are finished."""
+        ...
+
+    async def advance(self, steps: Sequence[Step], reused: int = 0) -> None:
+        """Notes how far documents are; never less than noted before. `reused` vectors of theirs were known."""
+        ...
+
+    async def finish(self, finished: Sequence[Finished]) -> None:
+        """Marks editions indexed and notes that older ones must be erased; or, if they are outdated by now, themselves."""
+        ...
+
+    async def fail(self, job: Job, stage: Stage, reason: str, message: str) -> None:
+        """Ends the work on a document for its ingestions: it is held until one of them is retried."""
+        ...
+
+    async def supersede(self) -> None:
+        """Ends the waiting of ingestions for documents that were deleted or replaced before they were searchable."""
+        ...
+
+    async def close_ingestions(self) -> int:
+        """Ends the ingestions of which nothing is left to do, and says how many."""
         ...

@@ -6,20 +6,21 @@ import json
 from typing import TYPE_CHECKING, Final
 
 from services.chassis.postgres import outages, transaction
+from services.retrieval.chunking.settings import ChunkingSettings
 from services.retrieval.embedding import EmbedderIdentity
 from services.retrieval.ingestion.jobs import Content, Erasure, Expected, Job
 from services.retrieval.reading import Heading
-from services.retrieval.stores.postgres_documents import LEASE_SECONDS
-from services.retrieval.stores.rows import plain_uuid
+from services.retrieval.stores.postgres_documents import EXPIRE, LEASE_SECONDS
+from services.retrieval.stores.rows import chunks_of_json, plain_uuid
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from uuid import UUID
 
     from services.chassis.postgres import Pool
     from services.retrieval.stores.rows import Row
 
-_PENDING: Final = "indexed_edition IS DISTINCT FROM wanted_edition"
+_PENDING: Final = "indexed_edition IS DISTINCT FROM wanted_edition AND NOT held"
 _UNTIL: Final = f"now() + make_interval(secs => {LEASE_SECONDS})"
 # Each statement below is put together from these constants alone.
 # ruff: noqa: S608
@@ -32,22 +33,25 @@ WHERE uid IN (
 )
 """
 _LEASED: Final = f"""
-SELECT d.uid, d.collection_uid, d.wanted_edition, d.attempts, c.collection, c.embedder, c.fingerprint, c.dimensions,
-    c.languages, coalesce(c.index_uid, c.uid) AS index_uid
+SELECT d.uid, d.collection_uid, d.wanted_edition, d.attempts, d.ingestion_uid, octet_length(d.text) AS size, c.collection,
+    c.embedder, c.fingerprint, c.dimensions, c.languages, c.chunking, coalesce(c.index_uid, c.uid) AS index_uid,
+    coalesce(k.written, 0) AS written
 FROM documents d JOIN collections c ON c.uid = d.collection_uid
+LEFT JOIN document_chunks k
+    ON k.document_uid = d.uid AND k.edition = d.wanted_edition AND k.index_uid = coalesce(c.index_uid, c.uid)
 WHERE d.lease = $1 AND {_PENDING} ORDER BY d.not_before, d.uid
 """
-_CONTENT: Final = "SELECT text, title, headings FROM documents WHERE uid = $1 AND wanted_edition = $2"
-_RENEW: Final = f"UPDATE documents SET leased_until = {_UNTIL} WHERE lease = $1 AND {_PENDING}"
-_FINISH: Final = """
-UPDATE documents SET indexed_edition = $2, chunk_count = $3, vector_count = $4, lease = NULL, leased_until = NULL, attempts = 0
-WHERE uid = $1 AND wanted_edition = $2 RETURNING uid
+_CONTENTS: Final = """
+SELECT d.uid, d.document, d.text, d.title, d.media_type, d.headings, d.pages, k.chunks
+FROM unnest($1::uuid[], $2::int[], $3::uuid[]) AS j(uid, edition, index_uid)
+JOIN documents d ON d.uid = j.uid AND d.wanted_edition = j.edition
+LEFT JOIN document_chunks k ON k.document_uid = d.uid AND k.edition = j.edition AND k.index_uid = j.index_uid
 """
-_ERASE_OLDER: Final = "INSERT INTO erasures (collection_uid, document_uid, to_edition) VALUES ($1, $2, $3)"
-# The document was replaced meanwhile: this edition's points are of no use, unless another worker has made it the live one.
-_ERASE_OUTDATED: Final = """
-INSERT INTO erasures (collection_uid, document_uid, from_edition, to_edition)
-SELECT $1, $2, $3, $3 WHERE NOT EXISTS (SELECT FROM documents WHERE uid = $2 AND indexed_edition = $3)
+_RENEW: Final = f"""
+WITH mine AS (
+    UPDATE documents SET leased_until = {_UNTIL} WHERE lease = $1 AND {_PENDING} RETURNING ingestion_uid
+)
+UPDATE ingestions SET heartbeat_time = now() WHERE uid IN (SELECT ingestion_uid FROM mine) AND end_time IS NULL
 """
 _REST: Final = "lease = NULL, leased_until = NULL, not_before = now() + make_interval(secs => $2)"
 # A document is to be erased from every index of its collection, unless one is named.
@@ -59,10 +63,8 @@ SELECT e.*, CASE
         SELECT coalesce(c.index_uid, c.uid) FROM collections c WHERE c.uid = e.collection_uid UNION ALL
         SELECT r.index_uid FROM reindexings r WHERE r.collection_uid = e.collection_uid AND r.end_time IS NULL
     ) END AS index_uids
-FROM erasures e ORDER BY e.id LIMIT $1 FOR UPDATE OF e SKIP LOCKED
+FROM erasures e WHERE e.not_before <= now() ORDER BY e.id LIMIT $1 FOR UPDATE OF e SKIP LOCKED
 """
-# Held until the end of the transaction: no reindexing puts another index in its place before the document is marked.
-_SERVING: Final = "SELECT coalesce(index_uid, uid) FROM collections WHERE uid = $1 FOR SHARE"
 _EXPECTED: Final = """
 SELECT c.uid, coalesce(c.index_uid, c.uid) AS index_uid, c.collection, sum(d.chunk_count) AS points
 FROM collections c JOIN documents d ON d.collection_uid = c.uid
@@ -101,31 +103,19 @@ class PostgresJobs:
 
     async def content(self, job: Job) -> Content | None:
         """See `Jobs.content`."""
+        return (await self.contents([job])).get(job.document_uid)
+
+    async def contents(self, jobs: Sequence[Job]) -> dict[UUID, Content]:
+        """See `Jobs.contents`."""
+        uids, editions, indexes = zip(*((job.document_uid, job.edition, job.index_uid) for job in jobs), strict=True)
         with outages():
-            row = await self._pool.fetchrow(_CONTENT, job.document_uid, job.edition)
-        if row is None:
-            return None
-        headings = tuple(Heading(start, level, title) for start, level, title in json.loads(row["headings"]))
-        return Content(row["text"], row["title"], headings)
+            rows = await self._pool.fetch(_CONTENTS, uids, editions, indexes)
+        return {plain_uuid(row["uid"]): _content(row) for row in rows}
 
     async def renew(self, lease: UUID) -> None:
         """See `Jobs.renew`."""
         with outages():
             await self._pool.execute(_RENEW, lease)
-
-    async def finish(self, job: Job, chunk_count: int, vector_count: int) -> None:
-        """See `Jobs.finish`."""
-        async with transaction(self._pool) as connection:
-            serving = await connection.fetchval(_SERVING, job.collection_uid)
-            if serving is not None and plain_uuid(serving) != job.index_uid:
-                # Another index serves since the work began. The document stays pending, and is written to that one next.
-                await connection.execute(f"UPDATE documents SET {_REST} WHERE uid = $1 AND {_PENDING}", job.document_uid, 0.0)
-                return
-            done = await connection.fetchval(_FINISH, job.document_uid, job.edition, chunk_count, vector_count)
-            if not done:
-                await connection.execute(_ERASE_OUTDATED, job.collection_uid, job.document_uid, job.edition)
-            elif job.edition > 1:
-                await connection.execute(_ERASE_OLDER, job.collection_uid, job.document_uid, job.edition - 1)
 
     async def give_back(self, lease: UUID, delay: float) -> None:
         """See `Jobs.give_back`."""
@@ -162,10 +152,28 @@ class PostgresJobs:
                 again += await connection.fetchval(_ANALYZE_ANEW, version, changed_after[version])
         return again
 
+    async def expire(self, most: int) -> int:
+        """See `Jobs.expire`."""
+        with outages():
+            return int(await self._pool.fetchval(EXPIRE, most))
+
     async def index_anew(self, collection_uid: UUID) -> int:
         """See `Jobs.index_anew`."""
         with outages():
             return _count(await self._pool.execute(_INDEX_ANEW, collection_uid))
+
+
+def _content(row: Row) -> Content:
+    text = row["text"]
+    return Content(
+        document=row["document"],
+        text=text,
+        title=row["title"],
+        media_type=row["media_type"],
+        headings=tuple(Heading(start, level, title) for start, level, title in json.loads(row["headings"])),
+        pages=tuple(row["pages"]),
+        chunks=None if row["chunks"] is None else chunks_of_json(row["chunks"], text),
+    )
 
 
 def _count(status: str) -> int:
@@ -181,7 +189,11 @@ def _job(row: Row) -> Job:
         collection=row["collection"],
         embedder=EmbedderIdentity(row["embedder"], row["fingerprint"], row["dimensions"], tuple(row["languages"])),
         edition=row["wanted_edition"],
+        chunking=ChunkingSettings.from_json(json.loads(row["chunking"])),
         attempts=row["attempts"],
+        written=row["written"],
+        size=row["size"],
+        is_ingested=row["ingestion_uid"] is not None,
     )
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
-from typing import Any, Final, Protocol
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import UUID
 
 from services.retrieval.calibration import Calibration
+from services.retrieval.chunking.chunks import Chunk
+from services.retrieval.chunking.settings import ChunkingSettings
 from services.retrieval.fusion import Dbsf, Fusion, Rrf, Weighted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _FUSIONS: Final[dict[str, type[Rrf | Dbsf | Weighted]]] = {"rrf": Rrf, "dbsf": Dbsf, "weighted": Weighted}
 
@@ -23,6 +28,21 @@ class Row(Protocol):
     def get(self, column: str, default: Any, /) -> Any:
         """The value of a column, or the default where there is no such column."""
         ...
+
+
+def chunks_json(chunks: Iterable[Chunk]) -> str:
+    """Chunks as they are kept: without their texts, which are spans of the document's."""
+    return json.dumps([asdict(replace(chunk, text="")) for chunk in chunks], ensure_ascii=False)
+
+
+def chunks_of_json(kept: str, text: str) -> tuple[Chunk, ...]:
+    """Chunks that were kept, of a document's text."""
+    return tuple(_chunk(one, text) for one in json.loads(kept))
+
+
+def _chunk(kept: dict[str, Any], text: str) -> Chunk:
+    lists: dict[str, Any] = {name: tuple(value) for name, value in kept.items() if isinstance(value, list)}
+    return Chunk(**{**kept, **lists, "text": text[kept["start"] : kept["end"]]})
 
 
 def plain_uuid(value: Any) -> UUID:
@@ -47,3 +67,8 @@ def fusion_of(text: str | None) -> Fusion:
 def calibration_of(text: str | None) -> Calibration | None:
     """A calibration that was kept."""
     return None if text is None else Calibration(**json.loads(text))
+
+
+def chunking_of(text: str | None) -> ChunkingSettings:
+    """Chunking settings that were kept; the service's own where none were."""
+    return ChunkingSettings.from_json(json.loads(text) if text else None)

@@ -106,14 +106,14 @@ async def test_another_process_ends_what_a_killed_one_began(suite: Retrieval, tm
         await other.start()
         await suite.create()
         suite.embedder.delay = 1.0
-        adding = asyncio.create_task(suite.add(*(document(number) for number in range(100))))
+        adding = asyncio.create_task(suite.add(*(document(number) for number in range(250))))
         await asyncio.sleep(1.5)
         await suite.service.kill()
         with pytest.raises(grpc.aio.AioRpcError):
             await adding
         suite.embedder.delay = 0.0
         documents: Any = document_service_pb2_grpc.DocumentServiceStub(other.channel)
-        request = document_service_pb2.GetDocumentRequest(collection="docs", document="d99")
+        request = document_service_pb2.GetDocumentRequest(collection="docs", document="d249")
         async with asyncio.timeout(50):
             while (await documents.GetDocument(request, timeout=10)).document.state != INDEXED:  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.5)

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from services.retrieval.ingestion.indexer import Indexer
+from services.retrieval.ingestion.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -23,6 +24,18 @@ class NothingToDo:
     async def erase(self, most: int, erase: Callable[[Erasure], Awaitable[None]]) -> int:  # noqa: ARG002 - as above
         return 0
 
+    async def expire(self, most: int) -> int:  # noqa: ARG002 - as above
+        return 0
+
+    async def forget(self, days: int, most: int) -> int:  # noqa: ARG002 - as above
+        return 0
+
+    async def supersede(self) -> None:
+        return
+
+    async def close_ingestions(self) -> int:
+        return 0
+
     async def expected(self) -> list[Expected]:
         return []
 
@@ -33,7 +46,8 @@ class NothingToDo:
 async def test_it_ends_though_it_is_woken_in_the_moment_of_its_end() -> None:
     unused: Any = None
     queue: Any = NothingToDo()
-    indexer = Indexer(queue, unused, unused, wait_seconds=1)
+    upkeep = Upkeep(queue, queue, queue, unused, keep_days=1)
+    indexer = Indexer(queue, queue, unused, unused, upkeep, wait_seconds=1)
     async with asyncio.timeout(5):
         async with indexer.running():
             await asyncio.sleep(0.05)

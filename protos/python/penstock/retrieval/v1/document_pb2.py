@@ -23,11 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$penstock/retrieval/v1/document.proto\x12\x15penstock.retrieval.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8d\x02\n\rDocumentInput\x12$\n\x08\x64ocument\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\x08\x64ocument\x12\x1e\n\x05title\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\x05title\x12\"\n\x04text\x18\x03 \x01(\tB\x0c\xbaH\tr\x07\x10\x01(\x80\x80\x80\x08H\x00R\x04text\x12\"\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x42\x0c\xbaH\tz\x07\x10\x01\x18\x80\x80\x80\x08H\x00R\x04\x64\x61ta\x12\'\n\nmedia_type\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\tmediaType\x12\x33\n\x08metadata\x18\x06 \x01(\x0b\x32\x17.google.protobuf.StructR\x08metadataB\x10\n\x07\x63ontent\x12\x05\xbaH\x02\x08\x01\"\xa1\x03\n\x08\x44ocument\x12\x1a\n\x08\x64ocument\x18\x01 \x01(\tR\x08\x64ocument\x12\x1e\n\ncollection\x18\x02 \x01(\tR\ncollection\x12\x14\n\x05title\x18\x03 \x01(\tR\x05title\x12\x1d\n\nmedia_type\x18\x04 \x01(\tR\tmediaType\x12\x33\n\x08metadata\x18\x05 \x01(\x0b\x32\x17.google.protobuf.StructR\x08metadata\x12:\n\x05state\x18\x06 \x01(\x0e\x32$.penstock.retrieval.v1.DocumentStateR\x05state\x12\x1f\n\x0b\x63hunk_count\x18\x07 \x01(\x05R\nchunkCount\x12\x18\n\x07version\x18\x08 \x01(\x05R\x07version\x12\x18\n\x04text\x18\t \x01(\tB\x04\xe2\x41\x01\x03R\x04text\x12!\n\x0c\x63ontent_hash\x18\n \x01(\tR\x0b\x63ontentHash\x12;\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime*g\n\rDocumentState\x12\x1e\n\x1a\x44OCUMENT_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44OCUMENT_STATE_PENDING\x10\x01\x12\x1a\n\x16\x44OCUMENT_STATE_INDEXED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$penstock/retrieval/v1/document.proto\x12\x15penstock.retrieval.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xce\x02\n\rDocumentInput\x12$\n\x08\x64ocument\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\x08\x64ocument\x12\x1e\n\x05title\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\x05title\x12\"\n\x04text\x18\x03 \x01(\tB\x0c\xbaH\tr\x07\x10\x01(\x80\x80\x80\x08H\x00R\x04text\x12\"\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x42\x0c\xbaH\tz\x07\x10\x01\x18\x80\x80\x80\x08H\x00R\x04\x64\x61ta\x12\'\n\nmedia_type\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\tmediaType\x12\x33\n\x08metadata\x18\x06 \x01(\x0b\x32\x17.google.protobuf.StructR\x08metadata\x12?\n\x03ttl\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\x0c\"\x06\x08\x80\x86\xb0\x96\x01\x32\x02\x08\x01R\x03ttlB\x10\n\x07\x63ontent\x12\x05\xbaH\x02\x08\x01\"\xde\x03\n\x08\x44ocument\x12\x1a\n\x08\x64ocument\x18\x01 \x01(\tR\x08\x64ocument\x12\x1e\n\ncollection\x18\x02 \x01(\tR\ncollection\x12\x14\n\x05title\x18\x03 \x01(\tR\x05title\x12\x1d\n\nmedia_type\x18\x04 \x01(\tR\tmediaType\x12\x33\n\x08metadata\x18\x05 \x01(\x0b\x32\x17.google.protobuf.StructR\x08metadata\x12:\n\x05state\x18\x06 \x01(\x0e\x32$.penstock.retrieval.v1.DocumentStateR\x05state\x12\x1f\n\x0b\x63hunk_count\x18\x07 \x01(\x05R\nchunkCount\x12\x18\n\x07version\x18\x08 \x01(\x05R\x07version\x12\x18\n\x04text\x18\t \x01(\tB\x04\xe2\x41\x01\x03R\x04text\x12!\n\x0c\x63ontent_hash\x18\n \x01(\tR\x0b\x63ontentHash\x12;\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0b\x65xpire_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime*\x80\x01\n\rDocumentState\x12\x1e\n\x1a\x44OCUMENT_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44OCUMENT_STATE_PENDING\x10\x01\x12\x1a\n\x16\x44OCUMENT_STATE_INDEXED\x10\x02\x12\x17\n\x13\x44OCUMENT_STATE_HELD\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,12 +47,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DOCUMENTINPUT'].fields_by_name['data']._serialized_options = b'\272H\tz\007\020\001\030\200\200\200\010'
   _globals['_DOCUMENTINPUT'].fields_by_name['media_type']._loaded_options = None
   _globals['_DOCUMENTINPUT'].fields_by_name['media_type']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_DOCUMENTINPUT'].fields_by_name['ttl']._loaded_options = None
+  _globals['_DOCUMENTINPUT'].fields_by_name['ttl']._serialized_options = b'\272H\017\252\001\014\"\006\010\200\206\260\226\0012\002\010\001'
   _globals['_DOCUMENT'].fields_by_name['text']._loaded_options = None
   _globals['_DOCUMENT'].fields_by_name['text']._serialized_options = b'\342A\001\003'
-  _globals['_DOCUMENTSTATE']._serialized_start=851
-  _globals['_DOCUMENTSTATE']._serialized_end=954
-  _globals['_DOCUMENTINPUT']._serialized_start=160
-  _globals['_DOCUMENTINPUT']._serialized_end=429
-  _globals['_DOCUMENT']._serialized_start=432
-  _globals['_DOCUMENT']._serialized_end=849
+  _globals['_DOCUMENTSTATE']._serialized_start=1010
+  _globals['_DOCUMENTSTATE']._serialized_end=1138
+  _globals['_DOCUMENTINPUT']._serialized_start=192
+  _globals['_DOCUMENTINPUT']._serialized_end=526
+  _globals['_DOCUMENT']._serialized_start=529
+  _globals['_DOCUMENT']._serialized_end=1007
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -31,6 +32,10 @@ class _DocumentStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Documen
     """Stored durably; its chunks are not searchable yet, and will be as soon as the embedder and the vector store answer."""
     DOCUMENT_STATE_INDEXED: _DocumentState.ValueType  # 2
     """Searchable."""
+    DOCUMENT_STATE_HELD: _DocumentState.ValueType  # 3
+    """Stored durably, and nobody works on it: its ingestion was cancelled, or it failed. If it replaced another version, that one is
+    still searchable. Retry the ingestion, add the document again, or delete it.
+    """
 
 class DocumentState(_DocumentState, metaclass=_DocumentStateEnumTypeWrapper):
     """Whether a document can be found."""
@@ -41,6 +46,10 @@ DOCUMENT_STATE_PENDING: DocumentState.ValueType  # 1
 """Stored durably; its chunks are not searchable yet, and will be as soon as the embedder and the vector store answer."""
 DOCUMENT_STATE_INDEXED: DocumentState.ValueType  # 2
 """Searchable."""
+DOCUMENT_STATE_HELD: DocumentState.ValueType  # 3
+"""Stored durably, and nobody works on it: its ingestion was cancelled, or it failed. If it replaced another version, that one is
+still searchable. Retry the ingestion, add the document again, or delete it.
+"""
 Global___DocumentState: _TypeAlias = DocumentState  # noqa: Y015
 
 @_typing.final
@@ -55,6 +64,7 @@ class DocumentInput(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     MEDIA_TYPE_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
     document: _builtins.str
     """Id, 1 to 512 characters; empty means one made from the content, so that the same content is added once."""
     title: _builtins.str
@@ -71,6 +81,10 @@ class DocumentInput(_message.Message):
     def metadata(self) -> _struct_pb2.Struct:
         """Facts to keep and to return with hits; values are strings, numbers, booleans or lists of them."""
 
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """How long it is kept after it was added, 1 second to 10 years; absent means as the collection says. Then it is deleted."""
+
     def __init__(
         self,
         *,
@@ -80,10 +94,11 @@ class DocumentInput(_message.Message):
         data: _builtins.bytes = ...,
         media_type: _builtins.str = ...,
         metadata: _struct_pb2.Struct | None = ...,
+        ttl: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "data", b"data", "metadata", b"metadata", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "data", b"data", "metadata", b"metadata", "text", b"text", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "data", b"data", "document", b"document", "media_type", b"media_type", "metadata", b"metadata", "text", b"text", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "data", b"data", "document", b"document", "media_type", b"media_type", "metadata", b"metadata", "text", b"text", "title", b"title", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["text", "data"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
@@ -108,6 +123,7 @@ class Document(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     CONTENT_HASH_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     document: _builtins.str
     """Its id."""
     collection: _builtins.str
@@ -119,7 +135,7 @@ class Document(_message.Message):
     state: Global___DocumentState.ValueType
     """Whether it can be found."""
     chunk_count: _builtins.int
-    """Chunks it was cut into; 0 while PENDING."""
+    """Chunks it was cut into; 0 while PENDING or HELD."""
     version: _builtins.int
     """Grows by one each time it is replaced; starts at 1."""
     text: _builtins.str
@@ -133,6 +149,10 @@ class Document(_message.Message):
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When this version was added."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it will be deleted; absent where it is kept for good."""
 
     def __init__(
         self,
@@ -148,10 +168,11 @@ class Document(_message.Message):
         text: _builtins.str = ...,
         content_hash: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "metadata", b"metadata"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "metadata", b"metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_count", b"chunk_count", "collection", b"collection", "content_hash", b"content_hash", "create_time", b"create_time", "document", b"document", "media_type", b"media_type", "metadata", b"metadata", "state", b"state", "text", b"text", "title", b"title", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_count", b"chunk_count", "collection", b"collection", "content_hash", b"content_hash", "create_time", b"create_time", "document", b"document", "expire_time", b"expire_time", "media_type", b"media_type", "metadata", b"metadata", "state", b"state", "text", b"text", "title", b"title", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from penstock.retrieval.v1 import document_pb2 as penstock_dot_retrieval_dot_v1_dot_document__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,penstock/retrieval/v1/document_service.proto\x12\x15penstock.retrieval.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a$penstock/retrieval/v1/document.proto\"\x99\x01\n\x13\x41\x64\x64\x44ocumentsRequest\x12-\n\ncollection\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\ncollection\x12S\n\tdocuments\x18\x02 \x03(\x0b\x32$.penstock.retrieval.v1.DocumentInputB\x0f\xe2\x41\x01\x02\xbaH\x08\x92\x01\x05\x08\x01\x10\xfa\x01R\tdocuments\"U\n\x14\x41\x64\x64\x44ocumentsResponse\x12=\n\tdocuments\x18\x01 \x03(\x0b\x32\x1f.penstock.retrieval.v1.DocumentR\tdocuments\"o\n\x12GetDocumentRequest\x12-\n\ncollection\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\ncollection\x12*\n\x08\x64ocument\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x04R\x08\x64ocument\"R\n\x13GetDocumentResponse\x12;\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x1f.penstock.retrieval.v1.DocumentR\x08\x64ocument\"r\n\x15\x44\x65leteDocumentRequest\x12-\n\ncollection\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\ncollection\x12*\n\x08\x64ocument\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x04R\x08\x64ocument\"\x18\n\x16\x44\x65leteDocumentResponse2\x81\x04\n\x0f\x44ocumentService\x12\x9d\x01\n\x0c\x41\x64\x64\x44ocuments\x12*.penstock.retrieval.v1.AddDocumentsRequest\x1a+.penstock.retrieval.v1.AddDocumentsResponse\"4\x90\x02\x02\x82\xd3\xe4\x93\x02+\"&/v1/collections/{collection}/documents:\x01*\x12\xa2\x01\n\x0bGetDocument\x12).penstock.retrieval.v1.GetDocumentRequest\x1a*.penstock.retrieval.v1.GetDocumentResponse\"<\x90\x02\x01\x82\xd3\xe4\x93\x02\x33\x12\x31/v1/collections/{collection}/documents/{document}\x12\xa8\x01\n\x0e\x44\x65leteDocument\x12,.penstock.retrieval.v1.DeleteDocumentRequest\x1a-.penstock.retrieval.v1.DeleteDocumentResponse\"9\x82\xd3\xe4\x93\x02\x33*1/v1/collections/{collection}/documents/{document}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,penstock/retrieval/v1/document_service.proto\x12\x15penstock.retrieval.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a$penstock/retrieval/v1/document.proto\"\x99\x01\n\x13\x41\x64\x64\x44ocumentsRequest\x12-\n\ncollection\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\ncollection\x12S\n\tdocuments\x18\x02 \x03(\x0b\x32$.penstock.retrieval.v1.DocumentInputB\x0f\xe2\x41\x01\x02\xbaH\x08\x92\x01\x05\x08\x01\x10\xfa\x01R\tdocuments\"U\n\x14\x41\x64\x64\x44ocumentsResponse\x12=\n\tdocuments\x18\x01 \x03(\x0b\x32\x1f.penstock.retrieval.v1.DocumentR\tdocuments\"o\n\x12GetDocumentRequest\x12-\n\ncollection\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\ncollection\x12*\n\x08\x64ocument\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x04R\x08\x64ocument\"R\n\x13GetDocumentResponse\x12;\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x1f.penstock.retrieval.v1.DocumentR\x08\x64ocument\"r\n\x15\x44\x65leteDocumentRequest\x12-\n\ncollection\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\ncollection\x12*\n\x08\x64ocument\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x04R\x08\x64ocument\"\x18\n\x16\x44\x65leteDocumentResponse\"\x8c\x01\n\x16\x45xpireDocumentsRequest\x12-\n\ncollection\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\ncollection\x12\x43\n\x0folder_than_days\x18\x02 \x01(\x01\x42\x1b\xe2\x41\x01\x02\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\xd2\xe1@!\x00\x00\x00\x00\x00\x00\x00\x00R\rolderThanDays\">\n\x17\x45xpireDocumentsResponse\x12#\n\rdeleted_count\x18\x01 \x01(\x03R\x0c\x64\x65letedCount2\xb1\x05\n\x0f\x44ocumentService\x12\x9d\x01\n\x0c\x41\x64\x64\x44ocuments\x12*.penstock.retrieval.v1.AddDocumentsRequest\x1a+.penstock.retrieval.v1.AddDocumentsResponse\"4\x90\x02\x02\x82\xd3\xe4\x93\x02+\"&/v1/collections/{collection}/documents:\x01*\x12\xa2\x01\n\x0bGetDocument\x12).penstock.retrieval.v1.GetDocumentRequest\x1a*.penstock.retrieval.v1.GetDocumentResponse\"<\x90\x02\x01\x82\xd3\xe4\x93\x02\x33\x12\x31/v1/collections/{collection}/documents/{document}\x12\xa8\x01\n\x0e\x44\x65leteDocument\x12,.penstock.retrieval.v1.DeleteDocumentRequest\x1a-.penstock.retrieval.v1.DeleteDocumentResponse\"9\x82\xd3\xe4\x93\x02\x33*1/v1/collections/{collection}/documents/{document}\x12\xad\x01\n\x0f\x45xpireDocuments\x12-.penstock.retrieval.v1.ExpireDocumentsRequest\x1a..penstock.retrieval.v1.ExpireDocumentsResponse\";\x90\x02\x02\x82\xd3\xe4\x93\x02\x32\"-/v1/collections/{collection}/documents:expire:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,12 +46,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEDOCUMENTREQUEST'].fields_by_name['collection']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030@'
   _globals['_DELETEDOCUMENTREQUEST'].fields_by_name['document']._loaded_options = None
   _globals['_DELETEDOCUMENTREQUEST'].fields_by_name['document']._serialized_options = b'\342A\001\002\272H\007r\005\020\001\030\200\004'
+  _globals['_EXPIREDOCUMENTSREQUEST'].fields_by_name['collection']._loaded_options = None
+  _globals['_EXPIREDOCUMENTSREQUEST'].fields_by_name['collection']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030@'
+  _globals['_EXPIREDOCUMENTSREQUEST'].fields_by_name['older_than_days']._loaded_options = None
+  _globals['_EXPIREDOCUMENTSREQUEST'].fields_by_name['older_than_days']._serialized_options = b'\342A\001\002\272H\024\022\022\031\000\000\000\000\200\322\341@!\000\000\000\000\000\000\000\000'
   _globals['_DOCUMENTSERVICE'].methods_by_name['AddDocuments']._loaded_options = None
   _globals['_DOCUMENTSERVICE'].methods_by_name['AddDocuments']._serialized_options = b'\220\002\002\202\323\344\223\002+\"&/v1/collections/{collection}/documents:\001*'
   _globals['_DOCUMENTSERVICE'].methods_by_name['GetDocument']._loaded_options = None
   _globals['_DOCUMENTSERVICE'].methods_by_name['GetDocument']._serialized_options = b'\220\002\001\202\323\344\223\0023\0221/v1/collections/{collection}/documents/{document}'
   _globals['_DOCUMENTSERVICE'].methods_by_name['DeleteDocument']._loaded_options = None
   _globals['_DOCUMENTSERVICE'].methods_by_name['DeleteDocument']._serialized_options = b'\202\323\344\223\0023*1/v1/collections/{collection}/documents/{document}'
+  _globals['_DOCUMENTSERVICE'].methods_by_name['ExpireDocuments']._loaded_options = None
+  _globals['_DOCUMENTSERVICE'].methods_by_name['ExpireDocuments']._serialized_options = b'\220\002\002\202\323\344\223\0022\"-/v1/collections/{collection}/documents:expire:\001*'
   _globals['_ADDDOCUMENTSREQUEST']._serialized_start=173
   _globals['_ADDDOCUMENTSREQUEST']._serialized_end=326
   _globals['_ADDDOCUMENTSRESPONSE']._serialized_start=328
@@ -64,6 +70,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEDOCUMENTREQUEST']._serialized_end=726
   _globals['_DELETEDOCUMENTRESPONSE']._serialized_start=728
   _globals['_DELETEDOCUMENTRESPONSE']._serialized_end=752
-  _globals['_DOCUMENTSERVICE']._serialized_start=755
-  _globals['_DOCUMENTSERVICE']._serialized_end=1268
+  _globals['_EXPIREDOCUMENTSREQUEST']._serialized_start=755
+  _globals['_EXPIREDOCUMENTSREQUEST']._serialized_end=895
+  _globals['_EXPIREDOCUMENTSRESPONSE']._serialized_start=897
+  _globals['_EXPIREDOCUMENTSRESPONSE']._serialized_end=959
+  _globals['_DOCUMENTSERVICE']._serialized_start=962
+  _globals['_DOCUMENTSERVICE']._serialized_end=1651
 # @@protoc_insertion_point(module_scope)

@@ -50,6 +50,11 @@ class DocumentServiceStub(object):
                 request_serializer=penstock_dot_retrieval_dot_v1_dot_document__service__pb2.DeleteDocumentRequest.SerializeToString,
                 response_deserializer=penstock_dot_retrieval_dot_v1_dot_document__service__pb2.DeleteDocumentResponse.FromString,
                 _registered_method=True)
+        self.ExpireDocuments = channel.unary_unary(
+                '/penstock.retrieval.v1.DocumentService/ExpireDocuments',
+                request_serializer=penstock_dot_retrieval_dot_v1_dot_document__service__pb2.ExpireDocumentsRequest.SerializeToString,
+                response_deserializer=penstock_dot_retrieval_dot_v1_dot_document__service__pb2.ExpireDocumentsResponse.FromString,
+                _registered_method=True)
 
 
 class DocumentServiceServicer(object):
@@ -81,6 +86,14 @@ class DocumentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExpireDocuments(self, request, context):
+        """Deletes the documents that were added or last changed more than so many days ago; from this moment no search finds them.
+        Errors: NOT_FOUND (COLLECTION_NOT_FOUND), PERMISSION_DENIED (PERMISSION_DENIED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DocumentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -98,6 +111,11 @@ def add_DocumentServiceServicer_to_server(servicer, server):
                     servicer.DeleteDocument,
                     request_deserializer=penstock_dot_retrieval_dot_v1_dot_document__service__pb2.DeleteDocumentRequest.FromString,
                     response_serializer=penstock_dot_retrieval_dot_v1_dot_document__service__pb2.DeleteDocumentResponse.SerializeToString,
+            ),
+            'ExpireDocuments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExpireDocuments,
+                    request_deserializer=penstock_dot_retrieval_dot_v1_dot_document__service__pb2.ExpireDocumentsRequest.FromString,
+                    response_serializer=penstock_dot_retrieval_dot_v1_dot_document__service__pb2.ExpireDocumentsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -182,6 +200,33 @@ class DocumentService(object):
             '/penstock.retrieval.v1.DocumentService/DeleteDocument',
             penstock_dot_retrieval_dot_v1_dot_document__service__pb2.DeleteDocumentRequest.SerializeToString,
             penstock_dot_retrieval_dot_v1_dot_document__service__pb2.DeleteDocumentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExpireDocuments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.retrieval.v1.DocumentService/ExpireDocuments',
+            penstock_dot_retrieval_dot_v1_dot_document__service__pb2.ExpireDocumentsRequest.SerializeToString,
+            penstock_dot_retrieval_dot_v1_dot_document__service__pb2.ExpireDocumentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,10 @@ class DocumentServiceStub:
     """Deletes one document; from this moment no search finds it. Errors: NOT_FOUND (COLLECTION_NOT_FOUND,
     DOCUMENT_NOT_FOUND).
     """
+    ExpireDocuments: _grpc.UnaryUnaryMultiCallable[_document_service_pb2.ExpireDocumentsRequest, _document_service_pb2.ExpireDocumentsResponse]
+    """Deletes the documents that were added or last changed more than so many days ago; from this moment no search finds them.
+    Errors: NOT_FOUND (COLLECTION_NOT_FOUND), PERMISSION_DENIED (PERMISSION_DENIED).
+    """
 
 @_typing.type_check_only
 class DocumentServiceAsyncStub(DocumentServiceStub):
@@ -62,6 +66,10 @@ class DocumentServiceAsyncStub(DocumentServiceStub):
     DeleteDocument: _aio.UnaryUnaryMultiCallable[_document_service_pb2.DeleteDocumentRequest, _document_service_pb2.DeleteDocumentResponse]  # type: ignore[assignment]
     """Deletes one document; from this moment no search finds it. Errors: NOT_FOUND (COLLECTION_NOT_FOUND,
     DOCUMENT_NOT_FOUND).
+    """
+    ExpireDocuments: _aio.UnaryUnaryMultiCallable[_document_service_pb2.ExpireDocumentsRequest, _document_service_pb2.ExpireDocumentsResponse]  # type: ignore[assignment]
+    """Deletes the documents that were added or last changed more than so many days ago; from this moment no search finds them.
+    Errors: NOT_FOUND (COLLECTION_NOT_FOUND), PERMISSION_DENIED (PERMISSION_DENIED).
     """
 
 class DocumentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -95,6 +103,16 @@ class DocumentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_document_service_pb2.DeleteDocumentResponse, _abc.Awaitable[_document_service_pb2.DeleteDocumentResponse]]:
         """Deletes one document; from this moment no search finds it. Errors: NOT_FOUND (COLLECTION_NOT_FOUND,
         DOCUMENT_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def ExpireDocuments(
+        self,
+        request: _document_service_pb2.ExpireDocumentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_document_service_pb2.ExpireDocumentsResponse, _abc.Awaitable[_document_service_pb2.ExpireDocumentsResponse]]:
+        """Deletes the documents that were added or last changed more than so many days ago; from this moment no search finds them.
+        Errors: NOT_FOUND (COLLECTION_NOT_FOUND), PERMISSION_DENIED (PERMISSION_DENIED).
         """
 
 def add_DocumentServiceServicer_to_server(servicer: DocumentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
