@@ -38,7 +38,7 @@ from services.inference.policy_handlers import PolicyService
 from services.inference.resilience import Patience
 from services.inference.routing import Router
 from services.inference.settings import InferenceSettings
-from services.inference.tiers import Tiers
+from services.chassis.cache.tiers import Tiers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,7 +131,7 @@ def _caches(settings: InferenceSettings, stack: AsyncExitStack) -> tuple[Tiers, 
     """Of answers, and of vectors; half of the memory each."""
     shared = None
     if settings.redis_url and settings.cache_bytes:
-        from services.inference.redis_cache import RedisCache  # noqa: PLC0415 - takes memory that others need not pay
+        from services.chassis.cache.redis_cache import RedisCache  # noqa: PLC0415 - takes memory that others need not pay
 
         shared = RedisCache(settings.redis_url)
         stack.push_async_callback(shared.close)

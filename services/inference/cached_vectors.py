@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from services.inference.models import Models
     from services.inference.serving import Streams
-    from services.inference.tiers import Tiers
+    from services.chassis.cache.tiers import Tiers
 
 # Before the numbers: the tokens of the text (-1 where unknown) and where that count comes from.
 _HEAD: Final = struct.Struct("<iB")

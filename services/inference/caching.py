@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from services.inference.inference import Assigner
     from services.inference.routing import Route
     from services.inference.serving import Streams
-    from services.inference.tiers import Tiers
+    from services.chassis.cache.tiers import Tiers
 
 # Deltas shorter than this many characters are kept joined: a replay is a stream still, but not one message a token.
 _PIECE: Final = 32

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from services.inference.admission import Admission
     from services.inference.models import Models
     from services.inference.routing import Router
-    from services.inference.tiers import Tiers
+    from services.chassis.cache.tiers import Tiers
 
 _BREAKER: Final = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 

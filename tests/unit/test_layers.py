@@ -31,7 +31,7 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     "services/inference/engines/httptools_client.py": ({"httptools"}, "the HTTP client of engines that are servers"),
     "services/inference/workers/borrowed.py": ({"grpc"}, "the adapter of an engine that runs in another process"),
     "services/inference/workers/house.py": ({"grpc"}, "the type of the channel to that process"),
-    "services/inference/redis_cache.py": ({"valkey"}, "the adapter of Redis"),
+    "services/chassis/cache/redis_cache.py": ({"valkey"}, "the adapter of Redis"),
     "services/gateway/*.py": ({"protobuf", "envoy"}, "the gateway's domain is the contract and Envoy's configuration"),
 }
 

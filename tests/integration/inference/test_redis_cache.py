@@ -20,8 +20,8 @@ from penstock.inference.v1 import (
 
 from deploy.local.probes import NotReadyError, redis_answers
 from deploy.local.servers import valkey_binary
-from services.inference.redis_cache import RedisCache
-from services.inference.tiers import Tiers
+from services.chassis.cache.redis_cache import RedisCache
+from services.chassis.cache.tiers import Tiers
 from tests.integration.inference.processes import Service
 from tests.support.ports import free_port
 

@@ -18,7 +18,7 @@ from services.inference.generation import CacheMode, Finished, Request, Started
 from services.inference.inference import Inference, completed
 from services.inference.models import Models
 from services.inference.resilience import Patience
-from services.inference.tiers import Lookups, Tiers
+from services.chassis.cache.tiers import Lookups, Tiers
 from tests.unit.inference.scripted_engine import ScriptedEngine, embedder, writer
 
 if TYPE_CHECKING:
@@ -279,10 +279,12 @@ async def test_a_vector_that_is_none_is_made_anew(bench: Bench, garbage: bytes) 
     assert [list(vector) for vector in embedded.embeddings.vectors] == [[1.0, 1.0]]
 
 
-async def test_an_answer_that_is_none_is_made_anew(bench: Bench) -> None:
-    await bench.ask()
-    (key,) = bench.answers._memory
-    bench.answers.put({key: b"garbage"})
+async def test_an_answer_that_is_none_is_made_anew(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: dict[bytes, bytes] = {}
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.answers, "put", kept.update)
+        await bench.ask()
+    bench.answers.put(dict.fromkeys(kept, b"garbage"))
     assert not (await bench.ask()).started.cached
 
 

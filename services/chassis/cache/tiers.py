@@ -1,6 +1,9 @@
 """A cache of bytes: a bounded part of this process's memory over a store that all processes share.
 
 Whatever is lost here is only time. The shared store may be away: then memory alone answers.
+
+What comes into the memory, and what it gives up for that, is decided by size and by how often each was asked for lately (W-TinyLFU,
+by the library moka): what is asked for once pushes nothing out that is asked for again and again.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from cachetools import LRUCache
+from moka_py import Moka
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -65,12 +68,14 @@ class Tiers:
         self._shared = shared
         self._clock = clock
         self._largest = max(1, most_bytes // _LARGEST_PART)
-        self._memory: LRUCache[bytes, bytes] = LRUCache(maxsize=most_bytes, getsizeof=_size)
+        # The library tells ages by a clock of its own: here they are told by the entries, and it only forgets them in the end.
+        self._memory: Moka[bytes, bytes] = Moka(max(1, most_bytes), ttl=seconds, weigher=lambda _key, entry: _size(entry))
 
     @property
     def used_bytes(self) -> int:
         """What the entries in memory take."""
-        return int(self._memory.currsize)
+        self._memory.run_pending_tasks()
+        return self._memory.weighted_size()
 
     async def get(self, key: bytes) -> bytes | None:
         """The value, if there is a fresh one."""
@@ -102,7 +107,7 @@ class Tiers:
 
     def _keep(self, key: bytes, entry: bytes) -> None:
         if _size(entry) <= self._largest:
-            self._memory[key] = entry
+            self._memory.set(key, entry)
 
     def _fresh(self, entry: bytes | None) -> bytes | None:
         if entry is None or len(entry) < _BORN.size:

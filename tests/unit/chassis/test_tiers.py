@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.inference.tiers import Lookups, Tiers
+from services.chassis.cache.tiers import Lookups, Tiers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -83,13 +83,25 @@ async def test_memory_stays_within_its_limit_whatever_is_put_in(items: list[tupl
         assert tiers.used_bytes <= 40_000
 
 
-async def test_the_least_used_goes_first_and_one_giant_pushes_nobody_out() -> None:
+async def test_what_is_asked_for_again_and_again_stays_and_one_giant_pushes_nobody_out() -> None:
     tiers = Tiers("responses", 16_000, 60)
-    for key in (b"a", b"b", b"c", b"d", b"e", b"f", b"g", b"h"):
-        tiers.put({key: bytes(1592)})
-    assert await tiers.get(b"a") is not None
+    tiers.put({b"hot": bytes(1592)})
+    for _ in range(5):
+        assert await tiers.get(b"hot") is not None
     tiers.put({b"giant": bytes(15_000)})
     assert await tiers.get(b"giant") is None
-    tiers.put({b"i": bytes(1592)})
-    assert await tiers.get(b"a") is not None
-    assert await tiers.get(b"b") is None
+    for number in range(100):
+        tiers.put({b"%d" % number: bytes(1592)})
+    assert tiers.used_bytes <= 16_000
+    assert await tiers.get(b"hot") is not None
+
+
+async def test_what_becomes_hot_comes_in_though_the_memory_is_full() -> None:
+    tiers = Tiers("responses", 16_000, 60)
+    for number in range(20):
+        tiers.put({b"%d" % number: bytes(1592)})
+    for _ in range(5):
+        await tiers.get(b"new")
+        tiers.put({b"new": bytes(1592)})
+        assert tiers.used_bytes <= 16_000
+    assert await tiers.get(b"new") is not None

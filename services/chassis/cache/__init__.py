@@ -1,0 +1,1 @@
+"""Keeps what is costly to make: in memory, and in a store that processes share."""
