@@ -52,6 +52,7 @@ class Dispatch:
         queued: Seconds waited for such room.
         attempts: Those that have failed so far.
         last: The backend asked last; None before the first.
+        route: Where the request may go; None before it is known.
     """
 
     router: Router
@@ -62,6 +63,7 @@ class Dispatch:
     queued: float = 0.0
     attempts: list[Attempt] = field(default_factory=list)
     last: Backend | None = None
+    route: Route | None = None
 
     async def open(self, route: Route, generation: Generation) -> Opened:
         """Gets the first event of an answer.
@@ -69,6 +71,7 @@ class Dispatch:
         Raises:
             Failure: What the last attempt failed with; its metadata tell the attempts where there were several.
         """
+        self.route = route
         failure: Failure | None = None
         for number, replicas in enumerate(route.steps, 1):
             try:

@@ -109,6 +109,11 @@ class Figures:
             "Attempts at a backend that failed, also where another one answered.",
             ("gen_ai_provider_name", "gen_ai_response_model", "reason"),
         )
+        self._decisions = counter(
+            "penstock_inference_routing_decisions",
+            "Generations that began whose model was decided here, by the reason and the model chosen.",
+            ("reason", "gen_ai_response_model"),
+        )
         self._queued = histogram(
             "penstock_inference_queue_seconds", "Seconds that a request waited for room, by priority.", ("priority",), _QUEUE
         )
@@ -126,6 +131,8 @@ class Figures:
             failure = finished.failure
         engine, model = (started.engine, started.model) if started else self._asked(record.request.model, failure)
         labels = (_CHAT, engine, self._name(model))
+        if started is not None and started.decision is not None:
+            self._decisions.labels(started.decision.why.value, self._name(started.decision.model)).inc()
         is_cached = started is not None and started.cached
         is_cancelled = failure is None and finished is None
         error = failure.reason.value if failure else "CANCELLED" if is_cancelled else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from enum import StrEnum
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -18,14 +19,55 @@ _MOST_ALIASES: Final = 256
 _MOST_PROMPT_BYTES: Final = 64 * 1024
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+_Price = Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]
 _Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 
 
+class Strategy(StrEnum):
+    """What an alias's models are chosen by."""
+
+    COMPLEXITY = "complexity"
+    FEEDBACK = "feedback"
+
+
+class Routing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How one of an alias's models is chosen for each request, in place of drawing it by weight.
+
+    Attributes:
+        strategy: COMPLEXITY takes the cheapest model that is expected to be good enough; FEEDBACK learns which earns most.
+        target: How likely an answer should be good enough; COMPLEXITY needs it.
+        good: From which reward an answer is good enough.
+        explore: Share of the requests that go to any of the models, so that each is known; of COMPLEXITY.
+        outcomes: How many outcomes of a model have to be known before anything is decided by them.
+        holdout: Share of the requests that go to the best static model; of FEEDBACK.
+        cost_weight: How much reward a unit of the policy's currency is worth; of FEEDBACK.
+    """
+
+    strategy: Strategy
+    target: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = None
+    good: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
+    explore: Annotated[float, msgspec.Meta(ge=0, le=0.5)] = 0.05
+    outcomes: Annotated[int, msgspec.Meta(ge=20, le=5000)] = 100
+    holdout: Annotated[float, msgspec.Meta(ge=0.01, le=0.5)] = 0.1
+    cost_weight: Annotated[float, msgspec.Meta(ge=0, le=1_000_000)] = 0.0
+
+
 class WeightedModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One model among several; `weight` is its share."""
+    """One model among several.
+
+    Attributes:
+        model: Its name.
+        weight: Its share, where models are drawn by weight.
+        tier: Which models are cheaper, the lowest tier first, whatever their prices.
+        input_price: Of a million tokens of the request, in any currency that all prices are in.
+        output_price: Of a million tokens of the answer.
+    """
 
     model: _Name
     weight: Annotated[float, msgspec.Meta(gt=0, le=1_000_000)] = 1.0
+    tier: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
+    input_price: _Price = 0.0
+    output_price: _Price = 0.0
 
 
 class SamplingDefaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -48,6 +90,7 @@ class Alias(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         system_prompt: The system message of requests that have none; empty for none.
         sampling: How tokens are chosen where the request does not say.
         max_tokens: Most tokens to generate where the request does not say.
+        routing: How a model is chosen for each request; None draws one by weight.
     """
 
     models: Annotated[tuple[WeightedModel, ...], msgspec.Meta(min_length=1, max_length=16)]
@@ -55,6 +98,7 @@ class Alias(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     system_prompt: str = ""
     sampling: SamplingDefaults = SamplingDefaults()
     max_tokens: Annotated[int, msgspec.Meta(ge=1, le=131_072)] | None = None
+    routing: Routing | None = None
 
     def chain(self, key: str) -> list[str]:
         """The models in the order in which they are tried, each once; the same key draws the same first one."""
@@ -112,6 +156,9 @@ def checked(document: object) -> Policy:
         models = [one.model for one in alias.models]
         if len(set(models)) < len(models):
             raise _invalid(f"aliases.{name}.models", "a model stands there twice; give it one weight")
+        routing = alias.routing
+        if routing is not None and routing.strategy is Strategy.COMPLEXITY and routing.target is None:
+            raise _invalid(f"aliases.{name}.routing.target", "say how likely an answer should be good enough, such as 0.8")
         if len(alias.system_prompt.encode()) > _MOST_PROMPT_BYTES:
             raise _invalid(f"aliases.{name}.system_prompt", f"it is longer than {_MOST_PROMPT_BYTES} bytes in UTF-8")
     return policy

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from services.chassis.errors import Failure, Reason
 from services.inference.admission import Admission
+from services.inference.auto.chooser import Candidate, Chooser, is_able
+from services.inference.auto.decision import Decision, Option, Why
+from services.inference.auto.features import features_of
 from services.inference.engine import Role
 from services.inference.models import AUTO
 from services.inference.policy import Policy
@@ -137,12 +140,14 @@ class Route:
         affinity: What requests of the same conversation have in common; empty for nothing.
         alias: The entry of the policy that was applied; empty where there was none.
         defaults: That entry.
+        decision: Why the first of the steps comes first; None where the request named it.
     """
 
     steps: tuple[tuple[Backend, ...], ...]
     affinity: str = ""
     alias: str = ""
     defaults: Alias | None = None
+    decision: Decision | None = None
 
 
 @dataclass(slots=True)
@@ -155,6 +160,8 @@ class Router:
         policy: Gives the policy in force.
         waiting: How many requests wait at an engine's server beside ours, as it says itself; 0 where it says nothing.
         draw: Picks so many of a sequence.
+        room: Opens the room of an engine that has only so much, by its name and size.
+        chooser: Chooses among the models of an alias that is routed by what requests look like.
     """
 
     models: Models
@@ -162,31 +169,45 @@ class Router:
     policy: Callable[[], Policy] = Policy
     waiting: Callable[[Engine], float] = lambda _: 0.0
     draw: Callable[[Sequence[Backend], int], Sequence[Backend]] = random.sample
+    room: Callable[[str, int], Admission] = lambda _, room: Admission(room)
+    chooser: Chooser = field(default_factory=Chooser)
     _backends: dict[tuple[int, str], Backend] = field(default_factory=dict)
     _names: dict[int, str] = field(default_factory=dict)
 
-    def route(self, name: str, affinity: str = "", key: str = "", *, has_passages: bool = False) -> Route:
+    def route(
+        self,
+        name: str,
+        affinity: str = "",
+        key: str = "",
+        *,
+        generation: Generation | None = None,
+        decided: Decision | None = None,
+    ) -> Route:
         """Where a request for a model or an alias goes; `auto`, or the empty name, may go to each engine's best in turn.
 
         Args:
             name: As the request has it. The policy comes first, so that it can say how a model of that name is served.
             affinity: What requests of the same conversation have in common; empty for nothing.
             key: What requests that draw the same model of an alias have in common.
-            has_passages: Whether there is something that an extractor could answer from.
+            generation: What is asked for; an extractor stands in only where there are passages that it could answer from.
+            decided: What has been decided for the request already.
 
         Raises:
             Failure: MODEL_NOT_FOUND; MODEL_CAPABILITY_MISSING if the model only embeds.
         """
         alias = self.policy().aliases.get(name or AUTO)
         if alias is not None:
-            steps = self._steps(alias.chain(key))
+            steps, decision = self._of_alias(name or AUTO, alias, key, generation, decided)
             if not steps:
                 raise _out_of_reach(name or AUTO, alias)
-            return Route(steps, affinity, name or AUTO, alias)
+            return Route(steps, affinity, name or AUTO, alias, decision)
         if name in {"", AUTO}:
-            names = dict.fromkeys(found.model.name for found in self.models.auto_writers(has_passages))
-            return Route(tuple(self._replicas(name) for name in names), affinity)
-        return Route((self._replicas(name),), affinity)
+            has_passages = generation is not None and bool(generation.passages)
+            names = list(dict.fromkeys(found.model.name for found in self.models.auto_writers(has_passages)))
+            if decided is None:
+                decided = Decision(Why.ENGINE_ORDER, names[0], features=features_of(generation) if generation else None)
+            return Route(tuple(self._replicas(name) for name in names), affinity, decision=decided)
+        return Route((self._replicas(name),), affinity, decision=decided)
 
     def embedding(self, name: str) -> tuple[Backend, ...]:
         """The servers that embed with the model. Raises Failure as `Models.embedder`."""
@@ -212,6 +233,37 @@ class Router:
         """All backends that have been used and are remembered. A copy, for it may be read from another thread."""
         return tuple(self._backends.values())
 
+    def _of_alias(
+        self, name: str, alias: Alias, key: str, generation: Generation | None, decided: Decision | None
+    ) -> tuple[tuple[tuple[Backend, ...], ...], Decision | None]:
+        """The replicas of an alias's models in the order in which they are tried, and why; none where none is in reach."""
+        if alias.routing is None or generation is None:
+            steps = self._steps(alias.chain(key))
+            if decided is not None and steps:
+                return steps, replace(decided, model=steps[0][0].found.model.name)
+            return steps, _drawn(alias, steps) if steps else None
+        in_reach = {one.model: step for one in alias.models if (step := next(iter(self._steps([one.model])), None))}
+        candidates = [Candidate(one, in_reach[one.model][0].found.model) for one in alias.models if one.model in in_reach]
+        if not candidates:
+            return self._steps(alias.fallbacks), None
+        features = (
+            features_of(generation, alias.max_tokens) if decided is None or decided.features is None else decided.features
+        )
+        able = [one for one in candidates if is_able(one.model, generation, features)]
+        # One that is left alone is no choice, unless all are: then the first of them tells how long.
+        well = [one for one in able if any(backend.breaker.lets_through() for backend in in_reach[one.declared.model])]
+        pool = well or able
+        if decided is None or decided.model not in in_reach:
+            decided = (
+                self.chooser.choose(name, alias.routing, pool, features)
+                if pool
+                else Decision(Why.NONE_ABLE, candidates[0].declared.model, features=features)
+            )
+        first = decided.model
+        others = [one.declared.model for one in (pool or candidates) if one.declared.model != first]
+        fallbacks = [one for one in alias.fallbacks if one != first and one not in others]
+        return (in_reach[first], *(in_reach[one] for one in others), *self._steps(fallbacks)), decided
+
     def _steps(self, names: Sequence[str]) -> tuple[tuple[Backend, ...], ...]:
         """The replicas of those models that are in reach."""
         steps = []
@@ -232,8 +284,9 @@ class Router:
         if known is None:
             if len(self._backends) >= _MOST_BACKENDS:
                 self._forget_idle()
-            admission = Admission(found.engine.room) if isinstance(found.engine, Roomy) else None
-            known = Backend(self._name(found.engine), found, Breaker(self.breaker_limits), admission)
+            name = self._name(found.engine)
+            admission = self.room(f"{name} {found.model.name}", found.engine.room) if isinstance(found.engine, Roomy) else None
+            known = Backend(name, found, Breaker(self.breaker_limits), admission)
             self._backends[key] = known
         elif known.found.model is not found.model:
             known.found = found
@@ -268,6 +321,13 @@ def affinity_of(session: str, generation: Generation) -> str:
         if message.role is Role.USER:
             return f"{generation.messages[0].text[:_PREFIX]}\0{message.text[:_PREFIX]}"
     return ""
+
+
+def _drawn(alias: Alias, steps: Sequence[Sequence[Backend]]) -> Decision:
+    """What was drawn by weight."""
+    first, total = steps[0][0].found.model.name, sum(one.weight for one in alias.models)
+    options = tuple(Option(one.model, one.weight / total) for one in alias.models)
+    return Decision(Why.WEIGHT, first, next((one.propensity for one in options if one.model == first), 1.0), options=options)
 
 
 def _out_of_reach(name: str, alias: Alias) -> Failure:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from services.chassis.errors import Failure, Reason
-from services.inference.engine import Generation, Message, ModelState, Role
+from services.inference.engine import Generation, Message, ModelState, Passage, Role
 from services.inference.models import Models
 from services.inference.policy import Alias, Policy, WeightedModel
 from services.inference.routing import Router, affinity_of
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from services.inference.routing import Backend, Route
+
+
+WITH_PASSAGES = Generation("", (Message(Role.USER, "What is it?"),), (Passage("It is water."),))
 
 
 @pytest.fixture
@@ -49,7 +52,7 @@ async def test_a_name_goes_to_its_replicas_and_to_nothing_else(models: Models) -
 
 async def test_auto_goes_through_the_engines_in_order(models: Models) -> None:
     assert names(Router(models).route("auto")) == names(Router(models).route("")) == ["model", "small"]
-    assert names(Router(models).route("auto", has_passages=True)) == ["model", "small", "extractive"]
+    assert names(Router(models).route("auto", generation=WITH_PASSAGES)) == ["model", "small", "extractive"]
 
 
 async def test_an_alias_goes_through_its_chain_and_leaves_out_what_is_away(models: Models) -> None:

@@ -87,6 +87,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ABORTED. The policy has changed since the revision that the update names; read it again. Example metadata: {"revision": "ab12"}."""
     ERROR_REASON_POLICY_READ_ONLY: _ErrorReason.ValueType  # 37
     """FAILED_PRECONDITION. The file of the policy cannot be written; change it where it comes from."""
+    ERROR_REASON_ALIAS_NOT_FOUND: _ErrorReason.ValueType  # 32
+    """NOT_FOUND. The policy has no such alias, or it has no routing. Example metadata: {"alias": "fast"}."""
     ERROR_REASON_PROMPT_NOT_FOUND: _ErrorReason.ValueType  # 38
     """NOT_FOUND. There is no such prompt, or no such version of it. Example metadata: {"prompt": "support", "version": "7"}."""
     ERROR_REASON_PROMPTS_READ_ONLY: _ErrorReason.ValueType  # 39
@@ -133,6 +135,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT. An outcome names a metric that its experiment does not have. Example metadata: {"metric": "clicks"}."""
     ERROR_REASON_ANALYSIS_UNAVAILABLE: _ErrorReason.ValueType  # 65
     """UNAVAILABLE. The analysis took too long or its process ended; retry."""
+    ERROR_REASON_VARIANT_NOT_FOUND: _ErrorReason.ValueType  # 66
+    """NOT_FOUND. Example metadata: {"experiment": "e1", "variant": "b"}."""
+    ERROR_REASON_EXPERIMENT_CONFLICT: _ErrorReason.ValueType  # 67
+    """FAILED_PRECONDITION. Another experiment stands in the way. Example metadata: {"experiment": "e1", "other": "e2"}."""
+    ERROR_REASON_PROMOTION_NOT_FOUND: _ErrorReason.ValueType  # 68
+    """NOT_FOUND. Example metadata: {"promotion": "7"}."""
     ERROR_REASON_DATABASE_UNAVAILABLE: _ErrorReason.ValueType  # 80
     """UNAVAILABLE. The database does not answer. A write that was under way is kept whole or not at all; a create may be repeated
     with its request_id. Retry.
@@ -218,6 +226,8 @@ ERROR_REASON_POLICY_CHANGED: ErrorReason.ValueType  # 36
 """ABORTED. The policy has changed since the revision that the update names; read it again. Example metadata: {"revision": "ab12"}."""
 ERROR_REASON_POLICY_READ_ONLY: ErrorReason.ValueType  # 37
 """FAILED_PRECONDITION. The file of the policy cannot be written; change it where it comes from."""
+ERROR_REASON_ALIAS_NOT_FOUND: ErrorReason.ValueType  # 32
+"""NOT_FOUND. The policy has no such alias, or it has no routing. Example metadata: {"alias": "fast"}."""
 ERROR_REASON_PROMPT_NOT_FOUND: ErrorReason.ValueType  # 38
 """NOT_FOUND. There is no such prompt, or no such version of it. Example metadata: {"prompt": "support", "version": "7"}."""
 ERROR_REASON_PROMPTS_READ_ONLY: ErrorReason.ValueType  # 39
@@ -264,6 +274,12 @@ ERROR_REASON_METRIC_NOT_FOUND: ErrorReason.ValueType  # 64
 """INVALID_ARGUMENT. An outcome names a metric that its experiment does not have. Example metadata: {"metric": "clicks"}."""
 ERROR_REASON_ANALYSIS_UNAVAILABLE: ErrorReason.ValueType  # 65
 """UNAVAILABLE. The analysis took too long or its process ended; retry."""
+ERROR_REASON_VARIANT_NOT_FOUND: ErrorReason.ValueType  # 66
+"""NOT_FOUND. Example metadata: {"experiment": "e1", "variant": "b"}."""
+ERROR_REASON_EXPERIMENT_CONFLICT: ErrorReason.ValueType  # 67
+"""FAILED_PRECONDITION. Another experiment stands in the way. Example metadata: {"experiment": "e1", "other": "e2"}."""
+ERROR_REASON_PROMOTION_NOT_FOUND: ErrorReason.ValueType  # 68
+"""NOT_FOUND. Example metadata: {"promotion": "7"}."""
 ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 80
 """UNAVAILABLE. The database does not answer. A write that was under way is kept whole or not at all; a create may be repeated
 with its request_id. Retry.

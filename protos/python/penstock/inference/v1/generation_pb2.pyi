@@ -194,6 +194,8 @@ class _CacheModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CacheMode.V
     """Generates anew, and keeps nothing."""
     CACHE_MODE_REFRESH: _CacheMode.ValueType  # 3
     """Generates anew, and keeps the answer in place of the cached one."""
+    CACHE_MODE_EXACT: _CacheMode.ValueType  # 4
+    """As CACHE_MODE_USE, but takes no answer to a question in other words, which the semantic cache would give where it is on."""
 
 class CacheMode(_CacheMode, metaclass=_CacheModeEnumTypeWrapper):
     """What a request may have of the response cache. Only a generation that would come out the same again is cached: one at
@@ -209,6 +211,8 @@ CACHE_MODE_BYPASS: CacheMode.ValueType  # 2
 """Generates anew, and keeps nothing."""
 CACHE_MODE_REFRESH: CacheMode.ValueType  # 3
 """Generates anew, and keeps the answer in place of the cached one."""
+CACHE_MODE_EXACT: CacheMode.ValueType  # 4
+"""As CACHE_MODE_USE, but takes no answer to a question in other words, which the semantic cache would give where it is on."""
 Global___CacheMode: _TypeAlias = CacheMode  # noqa: Y015
 
 @_typing.final

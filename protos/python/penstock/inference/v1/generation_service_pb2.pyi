@@ -11,6 +11,8 @@ from google.rpc import status_pb2 as _status_pb2
 from penstock.experiments.v1 import assignment_pb2 as _assignment_pb2
 from penstock.inference.v1 import form_pb2 as _form_pb2
 from penstock.inference.v1 import generation_pb2 as _generation_pb2
+from penstock.inference.v1 import prompt_pb2 as _prompt_pb2
+from penstock.inference.v1 import routing_pb2 as _routing_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -46,10 +48,11 @@ class GenerateRequest(_message.Message):
     ALTERNATIVES_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
+    PROMPT_TEMPLATE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of a model as ListModels gives it, an alias of the policy, or `auto`; empty means `auto`."""
     prompt: _builtins.str
-    """A single user message. At most 1 MiB in UTF-8. Either this or `messages`."""
+    """A single user message. At most 1 MiB in UTF-8. Either this, `messages` or `prompt_template`."""
     max_tokens: _builtins.int
     """Most tokens to generate, 1 to 131072; absent leaves the engine's limit."""
     user: _builtins.str
@@ -72,7 +75,7 @@ class GenerateRequest(_message.Message):
     """What this request may have of the response cache."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.Message]:
-        """A conversation, oldest first, up to 1024 messages. Either this or `prompt`."""
+        """A conversation, oldest first, up to 1024 messages. Either this, `prompt` or `prompt_template`."""
 
     @_builtins.property
     def passages(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.Passage]:
@@ -104,6 +107,10 @@ class GenerateRequest(_message.Message):
     def output(self) -> _form_pb2.Output:
         """What the whole text has to be; absent for free text. Needs CAPABILITY_JSON_SCHEMA, _REGEX or _CHOICE."""
 
+    @_builtins.property
+    def prompt_template(self) -> _prompt_pb2.PromptTemplate:
+        """A version of a kept prompt to generate from. Either this, `prompt` or `messages`."""
+
     def __init__(
         self,
         *,
@@ -125,10 +132,11 @@ class GenerateRequest(_message.Message):
         alternatives: _builtins.int | None = ...,
         session: _builtins.str = ...,
         cache: _generation_pb2.CacheMode.ValueType = ...,
+        prompt_template: _prompt_pb2.PromptTemplate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives", "_max_tokens", b"_max_tokens", "_prompt", b"_prompt", "_top_logprobs", b"_top_logprobs", "alternatives", b"alternatives", "assignment", b"assignment", "max_tokens", b"max_tokens", "output", b"output", "prompt", b"prompt", "sampling", b"sampling", "tool_choice", b"tool_choice", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives", "_max_tokens", b"_max_tokens", "_prompt", b"_prompt", "_top_logprobs", b"_top_logprobs", "alternatives", b"alternatives", "assignment", b"assignment", "max_tokens", b"max_tokens", "output", b"output", "prompt", b"prompt", "prompt_template", b"prompt_template", "sampling", b"sampling", "tool_choice", b"tool_choice", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives", "_max_tokens", b"_max_tokens", "_prompt", b"_prompt", "_top_logprobs", b"_top_logprobs", "alternatives", b"alternatives", "assignment", b"assignment", "cache", b"cache", "conversation", b"conversation", "max_tokens", b"max_tokens", "messages", b"messages", "model", b"model", "output", b"output", "passages", b"passages", "priority", b"priority", "prompt", b"prompt", "sampling", b"sampling", "session", b"session", "stop", b"stop", "tool_choice", b"tool_choice", "tools", b"tools", "top_logprobs", b"top_logprobs", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives", "_max_tokens", b"_max_tokens", "_prompt", b"_prompt", "_top_logprobs", b"_top_logprobs", "alternatives", b"alternatives", "assignment", b"assignment", "cache", b"cache", "conversation", b"conversation", "max_tokens", b"max_tokens", "messages", b"messages", "model", b"model", "output", b"output", "passages", b"passages", "priority", b"priority", "prompt", b"prompt", "prompt_template", b"prompt_template", "sampling", b"sampling", "session", b"session", "stop", b"stop", "tool_choice", b"tool_choice", "tools", b"tools", "top_logprobs", b"top_logprobs", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alternatives: _TypeAlias = _typing.Literal["alternatives"]  # noqa: Y015
     _WhichOneofArgType__alternatives: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives"]  # noqa: Y015
@@ -170,6 +178,9 @@ class GenerateResponse(_message.Message):
     LOGPROBS_FIELD_NUMBER: _builtins.int
     ALTERNATIVES_FIELD_NUMBER: _builtins.int
     CACHED_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    PROMPT_VERSION_FIELD_NUMBER: _builtins.int
+    SIMILARITY_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The text."""
     finish_reason: _generation_pb2.FinishReason.ValueType
@@ -177,7 +188,7 @@ class GenerateResponse(_message.Message):
     model: _builtins.str
     """The model that answered."""
     engine: _builtins.str
-    """The engine that answered: `ollama`, `openai`, `anthropic`, `llamacpp` or `extractive`."""
+    """The engine that answered: `vllm`, `openai`, `ollama`, `anthropic`, `llamacpp` or `extractive`."""
     variant: _builtins.str
     """Id of the variant that shaped this response; empty when no experiment took part."""
     request_id: _builtins.str
@@ -187,6 +198,10 @@ class GenerateResponse(_message.Message):
     cached: _builtins.bool
     """Whether the answer was generated for an equal request before, or is shared with one under way; `usage` is then what that
     generation took, and nothing was used up again.
+    """
+    similarity: _builtins.float
+    """With `cached`: how like the question is to the one that the answer was generated for, as the cosine of their vectors; absent
+    where they are the same.
     """
     @_builtins.property
     def usage(self) -> _generation_pb2.Usage:
@@ -216,6 +231,14 @@ class GenerateResponse(_message.Message):
     def alternatives(self) -> _containers.RepeatedCompositeFieldContainer[Global___Alternative]:
         """All answers, where more than one was asked for; `text`, `finish_reason`, `tool_calls` and `logprobs` are of the first."""
 
+    @_builtins.property
+    def decision(self) -> _routing_pb2.RoutingDecision:
+        """How the request came to its model; absent where it named the model itself."""
+
+    @_builtins.property
+    def prompt_version(self) -> _prompt_pb2.PromptReference:
+        """The version of a prompt that was rendered for this; absent where none was."""
+
     def __init__(
         self,
         *,
@@ -234,12 +257,17 @@ class GenerateResponse(_message.Message):
         logprobs: _abc.Iterable[_form_pb2.TokenLogprob] | None = ...,
         alternatives: _abc.Iterable[Global___Alternative] | None = ...,
         cached: _builtins.bool = ...,
+        decision: _routing_pb2.RoutingDecision | None = ...,
+        prompt_version: _prompt_pb2.PromptReference | None = ...,
+        similarity: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_similarity", b"_similarity", "assignment", b"assignment", "decision", b"decision", "prompt_version", b"prompt_version", "similarity", b"similarity", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "alternatives", b"alternatives", "assignment", b"assignment", "attempts", b"attempts", "cached", b"cached", "engine", b"engine", "finish_reason", b"finish_reason", "logprobs", b"logprobs", "model", b"model", "request_id", b"request_id", "text", b"text", "timings", b"timings", "tool_calls", b"tool_calls", "usage", b"usage", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_similarity", b"_similarity", "alias", b"alias", "alternatives", b"alternatives", "assignment", b"assignment", "attempts", b"attempts", "cached", b"cached", "decision", b"decision", "engine", b"engine", "finish_reason", b"finish_reason", "logprobs", b"logprobs", "model", b"model", "prompt_version", b"prompt_version", "request_id", b"request_id", "similarity", b"similarity", "text", b"text", "timings", b"timings", "tool_calls", b"tool_calls", "usage", b"usage", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__similarity: _TypeAlias = _typing.Literal["similarity"]  # noqa: Y015
+    _WhichOneofArgType__similarity: _TypeAlias = _typing.Literal["_similarity", b"_similarity"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__similarity) -> _WhichOneofReturnType__similarity | None: ...
 
 Global___GenerateResponse: _TypeAlias = GenerateResponse  # noqa: Y015
 
@@ -305,10 +333,11 @@ class StreamGenerateRequest(_message.Message):
     ALTERNATIVES_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
+    PROMPT_TEMPLATE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of a model as ListModels gives it, an alias of the policy, or `auto`; empty means `auto`."""
     prompt: _builtins.str
-    """A single user message. At most 1 MiB in UTF-8. Either this or `messages`."""
+    """A single user message. At most 1 MiB in UTF-8. Either this, `messages` or `prompt_template`."""
     max_tokens: _builtins.int
     """Most tokens to generate, 1 to 131072; absent leaves the engine's limit."""
     user: _builtins.str
@@ -331,7 +360,7 @@ class StreamGenerateRequest(_message.Message):
     """What this request may have of the response cache."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.Message]:
-        """A conversation, oldest first, up to 1024 messages. Either this or `prompt`."""
+        """A conversation, oldest first, up to 1024 messages. Either this, `prompt` or `prompt_template`."""
 
     @_builtins.property
     def passages(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.Passage]:
@@ -363,6 +392,10 @@ class StreamGenerateRequest(_message.Message):
     def output(self) -> _form_pb2.Output:
         """What the whole text has to be; absent for free text. Needs CAPABILITY_JSON_SCHEMA, _REGEX or _CHOICE."""
 
+    @_builtins.property
+    def prompt_template(self) -> _prompt_pb2.PromptTemplate:
+        """A version of a kept prompt to generate from. Either this, `prompt` or `messages`."""
+
     def __init__(
         self,
         *,
@@ -384,10 +417,11 @@ class StreamGenerateRequest(_message.Message):
         alternatives: _builtins.int | None = ...,
         session: _builtins.str = ...,
         cache: _generation_pb2.CacheMode.ValueType = ...,
+        prompt_template: _prompt_pb2.PromptTemplate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives", "_max_tokens", b"_max_tokens", "_prompt", b"_prompt", "_top_logprobs", b"_top_logprobs", "alternatives", b"alternatives", "assignment", b"assignment", "max_tokens", b"max_tokens", "output", b"output", "prompt", b"prompt", "sampling", b"sampling", "tool_choice", b"tool_choice", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives", "_max_tokens", b"_max_tokens", "_prompt", b"_prompt", "_top_logprobs", b"_top_logprobs", "alternatives", b"alternatives", "assignment", b"assignment", "max_tokens", b"max_tokens", "output", b"output", "prompt", b"prompt", "prompt_template", b"prompt_template", "sampling", b"sampling", "tool_choice", b"tool_choice", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives", "_max_tokens", b"_max_tokens", "_prompt", b"_prompt", "_top_logprobs", b"_top_logprobs", "alternatives", b"alternatives", "assignment", b"assignment", "cache", b"cache", "conversation", b"conversation", "max_tokens", b"max_tokens", "messages", b"messages", "model", b"model", "output", b"output", "passages", b"passages", "priority", b"priority", "prompt", b"prompt", "sampling", b"sampling", "session", b"session", "stop", b"stop", "tool_choice", b"tool_choice", "tools", b"tools", "top_logprobs", b"top_logprobs", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives", "_max_tokens", b"_max_tokens", "_prompt", b"_prompt", "_top_logprobs", b"_top_logprobs", "alternatives", b"alternatives", "assignment", b"assignment", "cache", b"cache", "conversation", b"conversation", "max_tokens", b"max_tokens", "messages", b"messages", "model", b"model", "output", b"output", "passages", b"passages", "priority", b"priority", "prompt", b"prompt", "prompt_template", b"prompt_template", "sampling", b"sampling", "session", b"session", "stop", b"stop", "tool_choice", b"tool_choice", "tools", b"tools", "top_logprobs", b"top_logprobs", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alternatives: _TypeAlias = _typing.Literal["alternatives"]  # noqa: Y015
     _WhichOneofArgType__alternatives: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives"]  # noqa: Y015
@@ -472,6 +506,9 @@ class GenerationStarted(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     ALIAS_FIELD_NUMBER: _builtins.int
     CACHED_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    PROMPT_VERSION_FIELD_NUMBER: _builtins.int
+    SIMILARITY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model that answers."""
     engine: _builtins.str
@@ -484,6 +521,10 @@ class GenerationStarted(_message.Message):
     """The entry of the policy that was applied; empty where there was none."""
     cached: _builtins.bool
     """Whether the answer was generated for an equal request before, or is shared with one under way."""
+    similarity: _builtins.float
+    """With `cached`: how like the question is to the one that the answer was generated for, as the cosine of their vectors; absent
+    where they are the same.
+    """
     @_builtins.property
     def assignment(self) -> _assignment_pb2.Assignment:
         """The assignment behind `variant`; absent when no experiment takes part."""
@@ -491,6 +532,14 @@ class GenerationStarted(_message.Message):
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.Attempt]:
         """What was tried, in order; the last one answers."""
+
+    @_builtins.property
+    def decision(self) -> _routing_pb2.RoutingDecision:
+        """How the request came to its model; absent where it named the model itself."""
+
+    @_builtins.property
+    def prompt_version(self) -> _prompt_pb2.PromptReference:
+        """The version of a prompt that was rendered for this; absent where none was."""
 
     def __init__(
         self,
@@ -503,12 +552,17 @@ class GenerationStarted(_message.Message):
         attempts: _abc.Iterable[_generation_pb2.Attempt] | None = ...,
         alias: _builtins.str = ...,
         cached: _builtins.bool = ...,
+        decision: _routing_pb2.RoutingDecision | None = ...,
+        prompt_version: _prompt_pb2.PromptReference | None = ...,
+        similarity: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_similarity", b"_similarity", "assignment", b"assignment", "decision", b"decision", "prompt_version", b"prompt_version", "similarity", b"similarity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "assignment", b"assignment", "attempts", b"attempts", "cached", b"cached", "engine", b"engine", "model", b"model", "request_id", b"request_id", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_similarity", b"_similarity", "alias", b"alias", "assignment", b"assignment", "attempts", b"attempts", "cached", b"cached", "decision", b"decision", "engine", b"engine", "model", b"model", "prompt_version", b"prompt_version", "request_id", b"request_id", "similarity", b"similarity", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__similarity: _TypeAlias = _typing.Literal["similarity"]  # noqa: Y015
+    _WhichOneofArgType__similarity: _TypeAlias = _typing.Literal["_similarity", b"_similarity"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__similarity) -> _WhichOneofReturnType__similarity | None: ...
 
 Global___GenerationStarted: _TypeAlias = GenerationStarted  # noqa: Y015
 

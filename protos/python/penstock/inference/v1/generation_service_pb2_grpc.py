@@ -55,8 +55,8 @@ class GenerationServiceServicer(object):
         """Generates, and answers once all of it is there.
         What fails before its first content is tried again, at another server of the model or at the next model that `model`
         allows for; the response lists the attempts.
-        Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING), INVALID_ARGUMENT (CONTEXT_TOO_LONG,
-        CONTENT_POLICY), UNAVAILABLE (ENGINE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, ENGINE_OVERLOADED), INTERNAL
+        Errors: NOT_FOUND (MODEL_NOT_FOUND, PROMPT_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING), INVALID_ARGUMENT (CONTEXT_TOO_LONG,
+        CONTENT_POLICY, INVALID_FIELD), UNAVAILABLE (ENGINE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, ENGINE_OVERLOADED), INTERNAL
         (GENERATION_FAILED), DEADLINE_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -37,8 +37,8 @@ class GenerationServiceStub:
     """Generates, and answers once all of it is there.
     What fails before its first content is tried again, at another server of the model or at the next model that `model`
     allows for; the response lists the attempts.
-    Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING), INVALID_ARGUMENT (CONTEXT_TOO_LONG,
-    CONTENT_POLICY), UNAVAILABLE (ENGINE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, ENGINE_OVERLOADED), INTERNAL
+    Errors: NOT_FOUND (MODEL_NOT_FOUND, PROMPT_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING), INVALID_ARGUMENT (CONTEXT_TOO_LONG,
+    CONTENT_POLICY, INVALID_FIELD), UNAVAILABLE (ENGINE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, ENGINE_OVERLOADED), INTERNAL
     (GENERATION_FAILED), DEADLINE_EXCEEDED.
     """
     StreamGenerate: _grpc.UnaryStreamMultiCallable[_generation_service_pb2.StreamGenerateRequest, _generation_service_pb2.StreamGenerateResponse]
@@ -56,8 +56,8 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     """Generates, and answers once all of it is there.
     What fails before its first content is tried again, at another server of the model or at the next model that `model`
     allows for; the response lists the attempts.
-    Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING), INVALID_ARGUMENT (CONTEXT_TOO_LONG,
-    CONTENT_POLICY), UNAVAILABLE (ENGINE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, ENGINE_OVERLOADED), INTERNAL
+    Errors: NOT_FOUND (MODEL_NOT_FOUND, PROMPT_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING), INVALID_ARGUMENT (CONTEXT_TOO_LONG,
+    CONTENT_POLICY, INVALID_FIELD), UNAVAILABLE (ENGINE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, ENGINE_OVERLOADED), INTERNAL
     (GENERATION_FAILED), DEADLINE_EXCEEDED.
     """
     StreamGenerate: _aio.UnaryStreamMultiCallable[_generation_service_pb2.StreamGenerateRequest, _generation_service_pb2.StreamGenerateResponse]  # type: ignore[assignment]
@@ -78,8 +78,8 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         """Generates, and answers once all of it is there.
         What fails before its first content is tried again, at another server of the model or at the next model that `model`
         allows for; the response lists the attempts.
-        Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING), INVALID_ARGUMENT (CONTEXT_TOO_LONG,
-        CONTENT_POLICY), UNAVAILABLE (ENGINE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, ENGINE_OVERLOADED), INTERNAL
+        Errors: NOT_FOUND (MODEL_NOT_FOUND, PROMPT_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING), INVALID_ARGUMENT (CONTEXT_TOO_LONG,
+        CONTENT_POLICY, INVALID_FIELD), UNAVAILABLE (ENGINE_UNAVAILABLE), RESOURCE_EXHAUSTED (OVERLOADED, ENGINE_OVERLOADED), INTERNAL
         (GENERATION_FAILED), DEADLINE_EXCEEDED.
         """
 

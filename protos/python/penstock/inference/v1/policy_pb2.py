@@ -26,7 +26,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from penstock.inference.v1 import generation_pb2 as penstock_dot_inference_dot_v1_dot_generation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"penstock/inference/v1/policy.proto\x12\x15penstock.inference.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a&penstock/inference/v1/generation.proto\"K\n\x06Policy\x12\x41\n\x07\x61liases\x18\x01 \x03(\x0b\x32\x1c.penstock.inference.v1.AliasB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x07\x61liases\"\xdb\x02\n\x05\x41lias\x12$\n\x05\x61lias\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x05\x61lias\x12N\n\x07\x63hoices\x18\x02 \x03(\x0b\x32$.penstock.inference.v1.WeightedModelB\x0e\xe2\x41\x01\x02\xbaH\x07\x92\x01\x04\x08\x01\x10\x10R\x07\x63hoices\x12/\n\tfallbacks\x18\x03 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10\x10\"\x07r\x05\x10\x01\x18\x80\x02R\tfallbacks\x12.\n\rsystem_prompt\x18\x04 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\x0csystemPrompt\x12;\n\x08sampling\x18\x05 \x01(\x0b\x32\x1f.penstock.inference.v1.SamplingR\x08sampling\x12/\n\nmax_tokens\x18\x06 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\x80\x08(\x01H\x00R\tmaxTokens\x88\x01\x01\x42\r\n\x0b_max_tokens\"v\n\rWeightedModel\x12$\n\x05model\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x05model\x12\x34\n\x06weight\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A!\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x06weight\x88\x01\x01\x42\t\n\x07_weightb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"penstock/inference/v1/policy.proto\x12\x15penstock.inference.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a&penstock/inference/v1/generation.proto\"K\n\x06Policy\x12\x41\n\x07\x61liases\x18\x01 \x03(\x0b\x32\x1c.penstock.inference.v1.AliasB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x07\x61liases\"\x95\x03\n\x05\x41lias\x12$\n\x05\x61lias\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x05\x61lias\x12N\n\x07\x63hoices\x18\x02 \x03(\x0b\x32$.penstock.inference.v1.WeightedModelB\x0e\xe2\x41\x01\x02\xbaH\x07\x92\x01\x04\x08\x01\x10\x10R\x07\x63hoices\x12/\n\tfallbacks\x18\x03 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10\x10\"\x07r\x05\x10\x01\x18\x80\x02R\tfallbacks\x12.\n\rsystem_prompt\x18\x04 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\x0csystemPrompt\x12;\n\x08sampling\x18\x05 \x01(\x0b\x32\x1f.penstock.inference.v1.SamplingR\x08sampling\x12/\n\nmax_tokens\x18\x06 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\x80\x08(\x01H\x00R\tmaxTokens\x88\x01\x01\x12\x38\n\x07routing\x18\x07 \x01(\x0b\x32\x1e.penstock.inference.v1.RoutingR\x07routingB\r\n\x0b_max_tokens\"\xdf\x03\n\x07Routing\x12G\n\x08strategy\x18\x01 \x01(\x0e\x32\x1f.penstock.inference.v1.StrategyB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x08strategy\x12\x34\n\x06target\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x06target\x88\x01\x01\x12\x30\n\x04good\x18\x03 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\x04good\x88\x01\x01\x12\x36\n\x07\x65xplore\x18\x04 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xe0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x02R\x07\x65xplore\x88\x01\x01\x12+\n\x08outcomes\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x88\'(\x14H\x03R\x08outcomes\x88\x01\x01\x12\x36\n\x07holdout\x18\x06 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xe0?){\x14\xaeG\xe1z\x84?H\x04R\x07holdout\x88\x01\x01\x12=\n\x0b\x63ost_weight\x18\x07 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00H\x05R\ncostWeight\x88\x01\x01\x42\t\n\x07_targetB\x07\n\x05_goodB\n\n\x08_exploreB\x0b\n\t_outcomesB\n\n\x08_holdoutB\x0e\n\x0c_cost_weight\"\xc4\x02\n\rWeightedModel\x12$\n\x05model\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x05model\x12\x34\n\x06weight\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A!\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x06weight\x88\x01\x01\x12\"\n\x04tier\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00H\x01R\x04tier\x88\x01\x01\x12=\n\x0binput_price\x18\x04 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00H\x02R\ninputPrice\x88\x01\x01\x12?\n\x0coutput_price\x18\x05 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00H\x03R\x0boutputPrice\x88\x01\x01\x42\t\n\x07_weightB\x07\n\x05_tierB\x0e\n\x0c_input_priceB\x0f\n\r_output_price*T\n\x08Strategy\x12\x18\n\x14STRATEGY_UNSPECIFIED\x10\x00\x12\x17\n\x13STRATEGY_COMPLEXITY\x10\x01\x12\x15\n\x11STRATEGY_FEEDBACK\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,14 +45,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ALIAS'].fields_by_name['system_prompt']._serialized_options = b'\272H\006r\004(\200\200\004'
   _globals['_ALIAS'].fields_by_name['max_tokens']._loaded_options = None
   _globals['_ALIAS'].fields_by_name['max_tokens']._serialized_options = b'\272H\010\032\006\030\200\200\010(\001'
+  _globals['_ROUTING'].fields_by_name['strategy']._loaded_options = None
+  _globals['_ROUTING'].fields_by_name['strategy']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
+  _globals['_ROUTING'].fields_by_name['target']._loaded_options = None
+  _globals['_ROUTING'].fields_by_name['target']._serialized_options = b'\272H\024\022\022\021\000\000\000\000\000\000\360?!\000\000\000\000\000\000\000\000'
+  _globals['_ROUTING'].fields_by_name['good']._loaded_options = None
+  _globals['_ROUTING'].fields_by_name['good']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\000\000\360?!\000\000\000\000\000\000\000\000'
+  _globals['_ROUTING'].fields_by_name['explore']._loaded_options = None
+  _globals['_ROUTING'].fields_by_name['explore']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\000\000\340?)\000\000\000\000\000\000\000\000'
+  _globals['_ROUTING'].fields_by_name['outcomes']._loaded_options = None
+  _globals['_ROUTING'].fields_by_name['outcomes']._serialized_options = b'\272H\007\032\005\030\210\'(\024'
+  _globals['_ROUTING'].fields_by_name['holdout']._loaded_options = None
+  _globals['_ROUTING'].fields_by_name['holdout']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\000\000\340?){\024\256G\341z\204?'
+  _globals['_ROUTING'].fields_by_name['cost_weight']._loaded_options = None
+  _globals['_ROUTING'].fields_by_name['cost_weight']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\200\204.A)\000\000\000\000\000\000\000\000'
   _globals['_WEIGHTEDMODEL'].fields_by_name['model']._loaded_options = None
   _globals['_WEIGHTEDMODEL'].fields_by_name['model']._serialized_options = b'\342A\001\002\272H\007r\005\020\001\030\200\002'
   _globals['_WEIGHTEDMODEL'].fields_by_name['weight']._loaded_options = None
   _globals['_WEIGHTEDMODEL'].fields_by_name['weight']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\200\204.A!\000\000\000\000\000\000\000\000'
+  _globals['_WEIGHTEDMODEL'].fields_by_name['tier']._loaded_options = None
+  _globals['_WEIGHTEDMODEL'].fields_by_name['tier']._serialized_options = b'\272H\006\032\004\030d(\000'
+  _globals['_WEIGHTEDMODEL'].fields_by_name['input_price']._loaded_options = None
+  _globals['_WEIGHTEDMODEL'].fields_by_name['input_price']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\200\204.A)\000\000\000\000\000\000\000\000'
+  _globals['_WEIGHTEDMODEL'].fields_by_name['output_price']._loaded_options = None
+  _globals['_WEIGHTEDMODEL'].fields_by_name['output_price']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\200\204.A)\000\000\000\000\000\000\000\000'
+  _globals['_STRATEGY']._serialized_start=1428
+  _globals['_STRATEGY']._serialized_end=1512
   _globals['_POLICY']._serialized_start=134
   _globals['_POLICY']._serialized_end=209
   _globals['_ALIAS']._serialized_start=212
-  _globals['_ALIAS']._serialized_end=559
-  _globals['_WEIGHTEDMODEL']._serialized_start=561
-  _globals['_WEIGHTEDMODEL']._serialized_end=679
+  _globals['_ALIAS']._serialized_end=617
+  _globals['_ROUTING']._serialized_start=620
+  _globals['_ROUTING']._serialized_end=1099
+  _globals['_WEIGHTEDMODEL']._serialized_start=1102
+  _globals['_WEIGHTEDMODEL']._serialized_end=1426
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from penstock.inference.v1 import generation_pb2 as _generation_pb2
 import builtins as _builtins
 import sys
@@ -18,6 +19,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Strategy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Strategy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STRATEGY_UNSPECIFIED: _Strategy.ValueType  # 0
+    """Not allowed."""
+    STRATEGY_COMPLEXITY: _Strategy.ValueType  # 1
+    """By how hard the request looks: the cheapest model that recorded outcomes let expect to be good enough."""
+    STRATEGY_FEEDBACK: _Strategy.ValueType  # 2
+    """By what feedback has taught to earn most, with a share of requests that always goes to the best static model."""
+
+class Strategy(_Strategy, metaclass=_StrategyEnumTypeWrapper):
+    """What an alias's models are chosen by."""
+
+STRATEGY_UNSPECIFIED: Strategy.ValueType  # 0
+"""Not allowed."""
+STRATEGY_COMPLEXITY: Strategy.ValueType  # 1
+"""By how hard the request looks: the cheapest model that recorded outcomes let expect to be good enough."""
+STRATEGY_FEEDBACK: Strategy.ValueType  # 2
+"""By what feedback has taught to earn most, with a share of requests that always goes to the best static model."""
+Global___Strategy: _TypeAlias = Strategy  # noqa: Y015
 
 @_typing.final
 class Policy(_message.Message):
@@ -57,6 +82,7 @@ class Alias(_message.Message):
     SYSTEM_PROMPT_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    ROUTING_FIELD_NUMBER: _builtins.int
     alias: _builtins.str
     """The name, 1 to 256 characters."""
     system_prompt: _builtins.str
@@ -77,6 +103,12 @@ class Alias(_message.Message):
     def sampling(self) -> _generation_pb2.Sampling:
         """How tokens are chosen where the request does not say."""
 
+    @_builtins.property
+    def routing(self) -> Global___Routing:
+        """How one of `choices` is chosen for each request, in place of drawing it by weight. Their order is what holds until enough is
+        recorded.
+        """
+
     def __init__(
         self,
         *,
@@ -86,16 +118,88 @@ class Alias(_message.Message):
         system_prompt: _builtins.str = ...,
         sampling: _generation_pb2.Sampling | None = ...,
         max_tokens: _builtins.int | None = ...,
+        routing: Global___Routing | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "max_tokens", b"max_tokens", "sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "max_tokens", b"max_tokens", "routing", b"routing", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "alias", b"alias", "choices", b"choices", "fallbacks", b"fallbacks", "max_tokens", b"max_tokens", "sampling", b"sampling", "system_prompt", b"system_prompt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "alias", b"alias", "choices", b"choices", "fallbacks", b"fallbacks", "max_tokens", b"max_tokens", "routing", b"routing", "sampling", b"sampling", "system_prompt", b"system_prompt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
 
 Global___Alias: _TypeAlias = Alias  # noqa: Y015
+
+@_typing.final
+class Routing(_message.Message):
+    """How one of an alias's models is chosen for each request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    GOOD_FIELD_NUMBER: _builtins.int
+    EXPLORE_FIELD_NUMBER: _builtins.int
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    HOLDOUT_FIELD_NUMBER: _builtins.int
+    COST_WEIGHT_FIELD_NUMBER: _builtins.int
+    strategy: Global___Strategy.ValueType
+    """By what."""
+    target: _builtins.float
+    """How likely an answer should be good enough, between 0 and 1. STRATEGY_COMPLEXITY needs it."""
+    good: _builtins.float
+    """From which reward an answer is good enough, above 0 to 1; 0.5 where absent."""
+    explore: _builtins.float
+    """Share of the requests that are drawn evenly among the models, 0 to 0.5; 0.05 where absent. Without any, only the models that
+    are chosen become known. Of STRATEGY_COMPLEXITY.
+    """
+    outcomes: _builtins.int
+    """How many outcomes of a model have to be known before anything is decided by them, 20 to 5000; 100 where absent."""
+    holdout: _builtins.float
+    """Share of the requests that goes to the best static model, 0.01 to 0.5; 0.1 where absent. Of STRATEGY_FEEDBACK."""
+    cost_weight: _builtins.float
+    """How much reward a unit of the currency is worth, 0 to 1000000; 0 where absent. Of STRATEGY_FEEDBACK."""
+    def __init__(
+        self,
+        *,
+        strategy: Global___Strategy.ValueType = ...,
+        target: _builtins.float | None = ...,
+        good: _builtins.float | None = ...,
+        explore: _builtins.float | None = ...,
+        outcomes: _builtins.int | None = ...,
+        holdout: _builtins.float | None = ...,
+        cost_weight: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_weight", b"_cost_weight", "_explore", b"_explore", "_good", b"_good", "_holdout", b"_holdout", "_outcomes", b"_outcomes", "_target", b"_target", "cost_weight", b"cost_weight", "explore", b"explore", "good", b"good", "holdout", b"holdout", "outcomes", b"outcomes", "target", b"target"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_weight", b"_cost_weight", "_explore", b"_explore", "_good", b"_good", "_holdout", b"_holdout", "_outcomes", b"_outcomes", "_target", b"_target", "cost_weight", b"cost_weight", "explore", b"explore", "good", b"good", "holdout", b"holdout", "outcomes", b"outcomes", "strategy", b"strategy", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cost_weight: _TypeAlias = _typing.Literal["cost_weight"]  # noqa: Y015
+    _WhichOneofArgType__cost_weight: _TypeAlias = _typing.Literal["_cost_weight", b"_cost_weight"]  # noqa: Y015
+    _WhichOneofReturnType__explore: _TypeAlias = _typing.Literal["explore"]  # noqa: Y015
+    _WhichOneofArgType__explore: _TypeAlias = _typing.Literal["_explore", b"_explore"]  # noqa: Y015
+    _WhichOneofReturnType__good: _TypeAlias = _typing.Literal["good"]  # noqa: Y015
+    _WhichOneofArgType__good: _TypeAlias = _typing.Literal["_good", b"_good"]  # noqa: Y015
+    _WhichOneofReturnType__holdout: _TypeAlias = _typing.Literal["holdout"]  # noqa: Y015
+    _WhichOneofArgType__holdout: _TypeAlias = _typing.Literal["_holdout", b"_holdout"]  # noqa: Y015
+    _WhichOneofReturnType__outcomes: _TypeAlias = _typing.Literal["outcomes"]  # noqa: Y015
+    _WhichOneofArgType__outcomes: _TypeAlias = _typing.Literal["_outcomes", b"_outcomes"]  # noqa: Y015
+    _WhichOneofReturnType__target: _TypeAlias = _typing.Literal["target"]  # noqa: Y015
+    _WhichOneofArgType__target: _TypeAlias = _typing.Literal["_target", b"_target"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cost_weight) -> _WhichOneofReturnType__cost_weight | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__explore) -> _WhichOneofReturnType__explore | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__good) -> _WhichOneofReturnType__good | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__holdout) -> _WhichOneofReturnType__holdout | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__outcomes) -> _WhichOneofReturnType__outcomes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__target) -> _WhichOneofReturnType__target | None: ...
+
+Global___Routing: _TypeAlias = Routing  # noqa: Y015
 
 @_typing.final
 class WeightedModel(_message.Message):
@@ -105,22 +209,47 @@ class WeightedModel(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    INPUT_PRICE_FIELD_NUMBER: _builtins.int
+    OUTPUT_PRICE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name."""
     weight: _builtins.float
     """Its share among the choices, above 0 to 1000000; 1 where absent."""
+    tier: _builtins.int
+    """Which models are cheaper for Routing, the lowest first, whatever their prices, 0 to 100; 0 where absent."""
+    input_price: _builtins.float
+    """Price of a million tokens of the request, 0 to 1000000, in any one currency; 0 where absent."""
+    output_price: _builtins.float
+    """Price of a million tokens of the answer, likewise."""
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         weight: _builtins.float | None = ...,
+        tier: _builtins.int | None = ...,
+        input_price: _builtins.float | None = ...,
+        output_price: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "weight", b"weight"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_input_price", b"_input_price", "_output_price", b"_output_price", "_tier", b"_tier", "_weight", b"_weight", "input_price", b"input_price", "output_price", b"output_price", "tier", b"tier", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "model", b"model", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_input_price", b"_input_price", "_output_price", b"_output_price", "_tier", b"_tier", "_weight", b"_weight", "input_price", b"input_price", "model", b"model", "output_price", b"output_price", "tier", b"tier", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__input_price: _TypeAlias = _typing.Literal["input_price"]  # noqa: Y015
+    _WhichOneofArgType__input_price: _TypeAlias = _typing.Literal["_input_price", b"_input_price"]  # noqa: Y015
+    _WhichOneofReturnType__output_price: _TypeAlias = _typing.Literal["output_price"]  # noqa: Y015
+    _WhichOneofArgType__output_price: _TypeAlias = _typing.Literal["_output_price", b"_output_price"]  # noqa: Y015
+    _WhichOneofReturnType__tier: _TypeAlias = _typing.Literal["tier"]  # noqa: Y015
+    _WhichOneofArgType__tier: _TypeAlias = _typing.Literal["_tier", b"_tier"]  # noqa: Y015
     _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
     _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__input_price) -> _WhichOneofReturnType__input_price | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__output_price) -> _WhichOneofReturnType__output_price | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tier) -> _WhichOneofReturnType__tier | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
 
 Global___WeightedModel: _TypeAlias = WeightedModel  # noqa: Y015
