@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 from services.chassis.errors import Failure, Reason, invalid_field
 from services.retrieval.access import Right, caller, denied, may
+from services.retrieval.chunking.settings import ChunkingSettings
 from services.retrieval.embedding import EmbedderIdentity, identify
 from services.retrieval.fusion import Rrf
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 DEFAULT_PAGE_SIZE: Final = 50
-_CHANGEABLE: Final = ("description", "ttl", "acl", "fusion", "reranker")
+_CHANGEABLE: Final = ("description", "ttl", "acl", "fusion", "reranker", "system_prompt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Settings:
         acl: Who may use it; None means all of its tenant.
         fusion: How the two rankings of a hybrid search become one, unless the search says otherwise.
         reranker: The model that reorders what a search finds, unless the search says otherwise; empty for none.
+        system_prompt: Told to models that answer from it; empty for none.
+        chunking: How documents are cut.
     """
 
     description: str = ""
@@ -49,6 +52,8 @@ class Settings:
     acl: AccessList | None = None
     fusion: Fusion = field(default_factory=Rrf)
     reranker: str = ""
+    system_prompt: str = ""
+    chunking: ChunkingSettings = field(default_factory=ChunkingSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +136,10 @@ class CollectionRecords(Protocol):
         """One collection with its counts."""
         ...
 
+    async def calibrate(self, uid: UUID, calibration: Calibration | None) -> bool:
+        """Keeps a calibration in place of the one before; False if there is no such collection."""
+        ...
+
     async def change(self, uid: UUID, settings: Settings) -> bool:
         """Keeps settings in place of those before; False if there is no such collection."""
         ...
@@ -157,6 +166,7 @@ class Changes:
     acl: AccessList | None = None
     fusion: Fusion | None = None
     reranker: str | None = None
+    system_prompt: str | None = None
 
 
 class Catalog:
@@ -244,6 +254,15 @@ class Catalog:
             if right == Right.WRITE and not may(one.settings.acl, one.owner, Right.WRITE):
                 raise denied(collection)
         return [found[collection] for collection in collections]
+
+    async def by_uid(self, uid: UUID) -> Collection | None:
+        """A collection by its identity, for work that no caller asks for; None once it is gone."""
+        return await self._records.counted(uid)
+
+    async def calibrate(self, target: Collection, calibration: Calibration | None) -> None:
+        """Keeps a calibration of a collection; None means the service's own. Raises Failure(COLLECTION_NOT_FOUND)."""
+        if not await self._records.calibrate(target.uid, calibration):
+            raise not_found(target.collection)
 
     async def page(self, size: int, after: str) -> tuple[list[Collection], str]:
         """A page of the collections that the caller may read, by id, and the `after` of the next one, empty on the last.

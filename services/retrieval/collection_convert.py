@@ -12,6 +12,7 @@ from services.retrieval.access import AccessList
 from services.retrieval.catalog import Changes, Settings
 from services.retrieval.convert import to_duration, to_timestamp
 from services.retrieval.fusion import Rrf
+from services.retrieval.reindex_convert import from_chunking, to_chunking
 from services.retrieval.search_convert import from_fusion, to_fusion
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def from_collection(message: collection_pb2.Collection) -> Settings:
         ttl=ttl or None,
         acl=_access(message.acl, "collection.acl") if message.HasField("acl") else None,
         fusion=from_fusion(message.fusion, "collection.fusion") if message.HasField("fusion") else Rrf(),
+        system_prompt=_text(message.system_prompt, "collection.system_prompt"),
+        chunking=from_chunking(message.chunking, "collection.chunking"),
     )
 
 
@@ -39,6 +42,7 @@ def from_changes(request: collection_service_pb2.UpdateCollectionRequest) -> Cha
         ttl=_ttl(request.document_ttl, "document_ttl") if request.HasField("document_ttl") else None,
         acl=_access(request.acl, "acl") if request.HasField("acl") else None,
         fusion=from_fusion(request.fusion) if request.HasField("fusion") else None,
+        system_prompt=_text(request.system_prompt, "system_prompt") if request.HasField("system_prompt") else None,
     )
 
 
@@ -58,6 +62,8 @@ def to_collection(collection: Collection) -> collection_pb2.Collection:
         acl=to_access(settings.acl),
         owner=collection.owner,
         fusion=to_fusion(settings.fusion),
+        chunking=to_chunking(settings.chunking),
+        system_prompt=settings.system_prompt,
         revision=collection.revision,
     )
 

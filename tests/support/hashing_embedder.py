@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 NAME = "hashing"
 DIMENSIONS = 64
+# Another model: longer vectors, of which the first half is the same for all texts, so that no two of them are far apart.
+NARROW, NARROW_DIMENSIONS, NARROW_FINGERPRINT = "hashing-narrow", 128, "hashed-words-narrow-1"
 
 
 class HashingEmbedder(embedding_service_pb2_grpc.EmbeddingServiceServicer, model_service_pb2_grpc.ModelServiceServicer):
@@ -41,6 +43,8 @@ class HashingEmbedder(embedding_service_pb2_grpc.EmbeddingServiceServicer, model
         self.fingerprint = "hashed-words-1"
         self.texts = 0
         self.delay = 0.0
+        # Whether the narrow model gives vectors that say nothing of their texts.
+        self.muddled = False
         self._server: grpc.aio.Server | None = None
 
     @property
@@ -65,16 +69,22 @@ class HashingEmbedder(embedding_service_pb2_grpc.EmbeddingServiceServicer, model
             self._server = None
 
     async def Embed(self, request: embedding_service_pb2.EmbedRequest, context: Any) -> embedding_service_pb2.EmbedResponse:
-        if request.model not in {NAME, "", "auto"}:
+        narrow = request.model == NARROW
+        if request.model not in {NAME, NARROW, "", "auto"}:
             raise Failure(Reason.MODEL_NOT_FOUND, f"there is no model {request.model!r}", metadata={"model": request.model})
         await asyncio.sleep(self.delay)
         self.texts += len(request.inputs)
         return embedding_service_pb2.EmbedResponse(
-            embeddings=[embedding_pb2.Embedding(values=_vector(text)) for text in request.inputs],
-            model=NAME,
-            dimensions=DIMENSIONS,
-            fingerprint=self.fingerprint,
+            embeddings=[
+                embedding_pb2.Embedding(values=self._narrow(text) if narrow else _vector(text)) for text in request.inputs
+            ],
+            model=NARROW if narrow else NAME,
+            dimensions=NARROW_DIMENSIONS if narrow else DIMENSIONS,
+            fingerprint=NARROW_FINGERPRINT if narrow else self.fingerprint,
         )
+
+    def _narrow(self, text: str) -> list[float]:
+        return narrowed(_vector(str(zlib.crc32(text.encode()) % 7) if self.muddled else text))
 
     async def ListModels(
         self, request: model_service_pb2.ListModelsRequest, context: Any
@@ -86,7 +96,19 @@ class HashingEmbedder(embedding_service_pb2_grpc.EmbeddingServiceServicer, model
             languages=["en"],
             fingerprint=self.fingerprint,
         )
-        return model_service_pb2.ListModelsResponse(models=[model])
+        other = model_pb2.Model(
+            model=NARROW,
+            capabilities=[model_pb2.CAPABILITY_EMBEDDING],
+            dimensions=NARROW_DIMENSIONS,
+            languages=["en"],
+            fingerprint=NARROW_FINGERPRINT,
+        )
+        return model_service_pb2.ListModelsResponse(models=[model, other])
+
+
+def narrowed(vector: list[float]) -> list[float]:
+    """As many constants before the vector: cosines come to lie in the upper tenth of their range."""
+    return [*(math.sqrt(9 / DIMENSIONS) for _ in vector), *vector]
 
 
 def _vector(text: str) -> list[float]:

@@ -14,24 +14,27 @@ from services.retrieval.analysis import ANALYZER
 from services.retrieval.catalog import Collection, CollectionStats, Creation, Settings
 from services.retrieval.embedding import EmbedderIdentity
 from services.retrieval.fusion import Rrf
-from services.retrieval.stores.rows import calibration_of, fusion_json, fusion_of
+from services.retrieval.stores.rows import calibration_of, chunking_of, fusion_json, fusion_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from services.chassis.postgres import Pool
+    from services.retrieval.calibration import Calibration
     from services.retrieval.stores.rows import Row
 
 _INSERT = """
 INSERT INTO collections (
     uid, collection, description, embedder, fingerprint, dimensions, languages, create_time, analyzer, tenant, owner, acl,
-    ttl_seconds, text_languages, fusion, reranker
-) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) ON CONFLICT DO NOTHING RETURNING uid
+    ttl_seconds, text_languages, fusion, reranker, system_prompt, chunking
+) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) ON CONFLICT DO NOTHING RETURNING uid
 """
 _CHANGE = """
-UPDATE collections SET description = $2, acl = $3, ttl_seconds = $4, fusion = $5, reranker = $6, revision = revision + 1
+UPDATE collections SET description = $2, acl = $3, ttl_seconds = $4, fusion = $5, reranker = $6, system_prompt = $7,
+    revision = revision + 1
 WHERE uid = $1 RETURNING true
 """
+_CALIBRATE = "UPDATE collections SET calibration = $2, revision = revision + 1 WHERE uid = $1 RETURNING true"
 _REMEMBER = """
 INSERT INTO creations (tenant, request_id, content_hash, response) VALUES ($1, $2, $3, $4)
 ON CONFLICT DO NOTHING RETURNING request_id
@@ -111,6 +114,8 @@ class PostgresCollections:
                 row["text_languages"],
                 row["fusion"],
                 row["reranker"],
+                row["system_prompt"],
+                row["chunking"],
             )
             if not kept and request_id:
                 await connection.execute(
@@ -136,9 +141,17 @@ class PostgresCollections:
         with outages():
             return bool(
                 await self._pool.fetchval(
-                    _CHANGE, uid, told["description"], told["acl"], told["ttl_seconds"], told["fusion"], told["reranker"]
+                    _CHANGE,
+                    uid,
+                    *(told[name] for name in ("description", "acl", "ttl_seconds", "fusion", "reranker", "system_prompt")),
                 )
             )
+
+    async def calibrate(self, uid: UUID, calibration: Calibration | None) -> bool:
+        """See `CollectionRecords.calibrate`."""
+        kept = None if calibration is None else json.dumps(asdict(calibration))
+        with outages():
+            return bool(await self._pool.fetchval(_CALIBRATE, uid, kept))
 
     async def stats(self, uid: UUID) -> CollectionStats | None:
         """See `CollectionRecords.stats`."""
@@ -184,6 +197,8 @@ def _of_row(row: Row) -> Collection:
             acl=_acl(row["acl"]),
             fusion=fusion_of(row["fusion"]),
             reranker=row["reranker"] or "",
+            system_prompt=row.get("system_prompt", ""),
+            chunking=chunking_of(row.get("chunking", None)),
         ),
         embedder=EmbedderIdentity(row["embedder"], row["fingerprint"], row["dimensions"], tuple(row["languages"])),
         create_time=row["create_time"],
@@ -220,6 +235,8 @@ def _told(settings: Settings) -> dict[str, Any]:
         "acl": None if settings.acl is None else json.dumps(asdict(settings.acl)),
         "fusion": None if settings.fusion == Rrf() else fusion_json(settings.fusion),
         "reranker": settings.reranker or None,
+        "system_prompt": settings.system_prompt,
+        "chunking": json.dumps(settings.chunking.to_json()),
     }
 
 

@@ -60,9 +60,7 @@ class Door:
         return response.collection  # type: ignore[no-any-return]  # stubs are Any here
 
     async def listed(self) -> list[str]:
-        response = await self.suite.collections.ListCollections(
-            OF.ListCollectionsRequest(), timeout=20, metadata=self.metadata
-        )
+        response = await self.suite.collections.ListCollections(OF.ListCollectionsRequest(), timeout=20, metadata=self.metadata)
         return [one.collection for one in response.collections]
 
     async def refusals(self, collection: str) -> set[str]:
@@ -99,9 +97,7 @@ async def test_two_tenants_have_collections_of_one_name(suite: "Retrieval") -> N
     assert await nobody.refusals("plans") == {"NOT_FOUND COLLECTION_NOT_FOUND"}
     assert "plans" not in await nobody.listed()
     assert await red.listed() == ["plans"]
-    await suite.collections.DeleteCollection(
-        OF.DeleteCollectionRequest(collection="plans"), timeout=20, metadata=red.metadata
-    )
+    await suite.collections.DeleteCollection(OF.DeleteCollectionRequest(collection="plans"), timeout=20, metadata=red.metadata)
     assert await red.listed() == []
     assert await blue.search("plans", "plan") == ["The blue plan is to run."]
 

@@ -20,6 +20,7 @@ ALTER TABLE collections
     ADD COLUMN chunking jsonb NOT NULL DEFAULT '{}',
     ADD COLUMN fusion jsonb,
     ADD COLUMN reranker text,
+    ADD COLUMN system_prompt text NOT NULL DEFAULT '',
     ADD COLUMN calibration jsonb,
     ADD COLUMN index_uid uuid,
     ADD COLUMN revision bigint NOT NULL DEFAULT 1,

@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from penstock.retrieval.v1 import chunking_pb2 as _chunking_pb2
 from penstock.retrieval.v1 import search_pb2 as _search_pb2
 import builtins as _builtins
 import sys
@@ -75,6 +76,8 @@ class Collection(_message.Message):
     ACL_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
     FUSION_FIELD_NUMBER: _builtins.int
+    CHUNKING_FIELD_NUMBER: _builtins.int
+    SYSTEM_PROMPT_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Id: lower-case letters, digits, `.`, `_`, `-`; 1 to 64 characters; unique among those of the tenant."""
@@ -92,6 +95,8 @@ class Collection(_message.Message):
     """Chunks in it."""
     owner: _builtins.str
     """The user who made it, as the gateway told; empty where it told none."""
+    system_prompt: _builtins.str
+    """Told to models that answer from it, before all else; at most 8192 characters."""
     revision: _builtins.int
     """Grows with every change of settings, calibration or index."""
     @_builtins.property
@@ -110,6 +115,10 @@ class Collection(_message.Message):
     def fusion(self) -> _search_pb2.Fusion:
         """How hybrid searches fuse their rankings, unless they say otherwise; absent means `rrf` with its defaults."""
 
+    @_builtins.property
+    def chunking(self) -> _chunking_pb2.ChunkingSettings:
+        """How its documents are cut; absent means the defaults. Only a reindexing changes it."""
+
     def __init__(
         self,
         *,
@@ -125,11 +134,13 @@ class Collection(_message.Message):
         acl: Global___AccessList | None = ...,
         owner: _builtins.str = ...,
         fusion: _search_pb2.Fusion | None = ...,
+        chunking: _chunking_pb2.ChunkingSettings | None = ...,
+        system_prompt: _builtins.str = ...,
         revision: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["acl", b"acl", "create_time", b"create_time", "document_ttl", b"document_ttl", "fusion", b"fusion"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acl", b"acl", "chunking", b"chunking", "create_time", b"create_time", "document_ttl", b"document_ttl", "fusion", b"fusion"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acl", b"acl", "chunk_count", b"chunk_count", "collection", b"collection", "create_time", b"create_time", "description", b"description", "dimensions", b"dimensions", "document_count", b"document_count", "document_ttl", b"document_ttl", "embedder", b"embedder", "embedder_fingerprint", b"embedder_fingerprint", "fusion", b"fusion", "owner", b"owner", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acl", b"acl", "chunk_count", b"chunk_count", "chunking", b"chunking", "collection", b"collection", "create_time", b"create_time", "description", b"description", "dimensions", b"dimensions", "document_count", b"document_count", "document_ttl", b"document_ttl", "embedder", b"embedder", "embedder_fingerprint", b"embedder_fingerprint", "fusion", b"fusion", "owner", b"owner", "revision", b"revision", "system_prompt", b"system_prompt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,1 @@
+"""How good search is, on queries whose relevant documents are known."""
