@@ -13,7 +13,8 @@ from uuid import UUID, uuid4
 from services.chassis.errors import Failure, Reason, invalid_field
 from services.retrieval.access import Right
 from services.retrieval.catalog import not_found
-from services.retrieval.parsing import SUPPORTED, UnsupportedMediaTypeError
+from services.retrieval.media_types import CONTAINERS, SUPPORTED
+from services.retrieval.parsing import UnsupportedMediaTypeError
 from services.retrieval.reader_process import Content, read_all
 from services.retrieval.reading import Reading, UnreadableError
 
@@ -177,9 +178,12 @@ def _read(number: int, incoming: Incoming, outcome: Outcome, ttl: timedelta | No
         raise invalid_field(name, f"the content {outcome}", Reason.DOCUMENT_UNREADABLE)
     if isinstance(outcome, UnsupportedMediaTypeError):
         media_type = outcome.args[0][:256]
+        advice = f"send one of {', '.join(SUPPORTED)}, or source code"
+        if media_type in CONTAINERS:
+            advice = "it holds many documents: send it as an ingestion"
         raise Failure(
             Reason.UNSUPPORTED_MEDIA_TYPE,
-            f"{name}: there is no reader for {media_type!r}; send one of {', '.join(SUPPORTED)}",
+            f"{name}: there is no reader for {media_type!r} as one document; {advice}",
             metadata={"media_type": media_type, "field": name},
             violations=[(name, "no reader for this media type")],
         )

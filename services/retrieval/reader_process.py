@@ -1,8 +1,9 @@
 """Reads documents in a process of its own.
 
-Files come from strangers, and the libraries that read PDF and DOCX are large and native: in here they may crash, hang or eat
-memory without harm to the service, and even well-made large ones would hold the interpreter's lock for too long. A child lives
-for one request. Its input is one pickle of all contents; it answers with one pickle each, in order. Both ends are ours.
+Files come from strangers, and the libraries that read PDF, DOCX and source code are large and native: in here they may crash,
+hang or eat memory without harm to the service, and even well-made large ones would hold the interpreter's lock for too long. A
+child lives for one request. Its input is one pickle of all contents; it answers with one pickle each, in order. Both ends are
+ours.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from services.retrieval.parsing import DOCX, PDF, UnsupportedMediaTypeError, media_type_of, parse
+from services.retrieval.media_types import DOCX, PDF, is_code
+from services.retrieval.parsing import UnsupportedMediaTypeError, media_type_of, parse
 from services.retrieval.reading import UnreadableError
 
 if TYPE_CHECKING:
@@ -68,7 +70,9 @@ def _is_harmless(content: Content) -> bool:
     if len(content.content) > _SMALL_BYTES:
         return False
     try:
-        return media_type_of(content.content, content.media_type, content.document) not in (PDF, DOCX)
+        kind = media_type_of(content.content, content.media_type, content.document)
+        # What native code reads is read apart, however small.
+        return kind not in (PDF, DOCX) and not is_code(kind)
     except (UnreadableError, UnsupportedMediaTypeError):
         # Refused without being read.
         return True

@@ -76,6 +76,16 @@ class Writing:
             self._headings.append(Heading(self._length, level, text))
         self._add(text)
 
+    def end(self, level: int) -> None:
+        """Says that what was open at this level ends here."""
+        if self._headings and self._headings[-1].title:
+            self._headings.append(Heading(self._length, level, ""))
+
+    @property
+    def first_heading(self) -> str:
+        """The title of the first heading that is no table's header; empty without one."""
+        return next((one.title for one in self._headings if one.title and one.level < TABLE_LEVEL), "")
+
     def reading(self, title: str = "") -> Reading:
         """All that was added."""
         return Reading("".join(self._parts), storable(title).strip(), tuple(self._headings))

@@ -123,6 +123,7 @@ class _Cutter:
         self._headings = frozenset(self._cuts)
         # Below this a chunk goes on over a heading.
         self._least = max(1, settings.least_tokens)
+        self._keeps_indent = False
 
     def spans(self, regions: Iterable[Region]) -> Iterator[tuple[int, int]]:
         """Packs pieces into spans. One that is very short goes on into the next region."""
@@ -133,6 +134,7 @@ class _Cutter:
                 yield self._trimmed(opened)
                 opened, size = [], 0
             target = self._target(region)
+            self._keeps_indent = region.kind is Kind.CODE
             fresh = len(opened)
             for piece in self._pieces(region, target):
                 begins_section = piece.start in self._headings and size >= self._least
@@ -215,4 +217,7 @@ class _Cutter:
     def _trimmed(self, pieces: Sequence[_Piece]) -> tuple[int, int]:
         start, end = pieces[0].start, pieces[-1].end
         span = self._text[start:end]
-        return start + len(span) - len(span.lstrip()), end - (len(span) - len(span.rstrip()))
+        first = start + len(span) - len(span.lstrip())
+        if self._keeps_indent:
+            first = max(start, self._text.rfind("\n", 0, first) + 1)
+        return first, end - (len(span) - len(span.rstrip()))

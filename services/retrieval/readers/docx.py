@@ -13,10 +13,10 @@ from docx.opc.exceptions import PackageNotFoundError
 from docx.table import Table
 from lxml.etree import LxmlError
 
-from services.retrieval.reading import UnreadableError, Writing
+from services.retrieval.reading import TABLE_LEVEL, UnreadableError, Writing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from docx.document import Document
     from docx.text.paragraph import Paragraph
@@ -45,8 +45,7 @@ def read(data: bytes) -> Reading:
         writing = Writing()
         for block in document.iter_inner_content():
             if isinstance(block, Table):
-                for row in _rows(block):
-                    writing.block(row, separator="\n")
+                _write_table(writing, list(_rows(block)))
             else:
                 writing.block(block.text, level=_level(block))
         title = _title(document)
@@ -55,9 +54,7 @@ def read(data: bytes) -> Reading:
     reading = writing.reading(title)
     if not reading.text:
         raise UnreadableError("is a Word document without text")
-    if not title and reading.headings:
-        return writing.reading(reading.headings[0].title)
-    return reading
+    return reading if title else writing.reading(writing.first_heading)
 
 
 def _title(document: Document) -> str:
@@ -89,6 +86,15 @@ def _level(paragraph: Paragraph) -> int:
         return 1
     found = _HEADING.match(name)
     return int(found[1]) if found else 0
+
+
+def _write_table(writing: Writing, rows: Sequence[str]) -> None:
+    """The first of several rows is the header: Word has no mark for one that people use."""
+    has_header = len(rows) > 1 and bool(rows[0].strip(" |"))
+    for number, row in enumerate(rows):
+        writing.block(row, separator="\n", level=TABLE_LEVEL if has_header and number == 0 else 0)
+    if has_header:
+        writing.end(TABLE_LEVEL)
 
 
 def _rows(table: Table) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from selectolax.lexbor import LexborHTMLParser
 
-from services.retrieval.reading import UnreadableError, Writing
+from services.retrieval.reading import TABLE_LEVEL, UnreadableError, Writing
 
 if TYPE_CHECKING:
     from selectolax.lexbor import LexborNode
@@ -47,9 +47,7 @@ def read(text: str) -> Reading:
     if root is not None:
         writing.walk(root)
     reading = writing.out.reading(title)
-    if not title and reading.headings:
-        return writing.out.reading(reading.headings[0].title)
-    return reading
+    return reading if title else writing.out.reading(writing.out.first_heading)
 
 
 def _check_depth(text: str) -> None:
@@ -84,6 +82,9 @@ class _Walk:
         self._level = 0
         self._separator = "\n\n"
         self._preformatted = 0
+        # Of the innermost table: its rows so far, and whether the first of them is a header.
+        self._rows = 0
+        self._has_header = False
 
     def walk(self, root: LexborNode) -> None:
         """Writes all blocks below the root."""
@@ -113,11 +114,14 @@ class _Walk:
             self._inline.append("\n")
         elif tag in ("td", "th"):
             self._inline.append(" | " if self._inline else "")
+            # A header is a first row of nothing but names of columns.
+            self._level = TABLE_LEVEL if tag == "th" and self._rows == 1 and (self._level or not self._inline[:-1]) else 0
         elif tag in _BLOCKS:
             self._flush()
             self._separator = "\n" if tag in _CLOSE else "\n\n"
             self._level = _HEADINGS.get(tag, 0)
             self._preformatted += tag == "pre"
+            self._rows = 0 if tag == "table" else self._rows + (tag == "tr")
             if tag == "li":
                 self._inline.append("- ")
 
@@ -127,6 +131,9 @@ class _Walk:
             self._flush()
             self._level = 0
             self._preformatted -= tag == "pre"
+            if tag == "table" and self._has_header:
+                self.out.end(TABLE_LEVEL)
+                self._has_header = False
 
     def _flush(self) -> None:
         text = "".join(self._inline)
@@ -135,4 +142,5 @@ class _Walk:
             text = re.sub(r" *\n *", "\n", re.sub(r" {2,}", " ", text))
         if text.strip(" -|\n"):
             self.out.block(text, level=self._level, separator=self._separator)
+            self._has_header |= self._level == TABLE_LEVEL
             self._separator = "\n\n"

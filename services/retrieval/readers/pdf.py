@@ -1,4 +1,4 @@
-"""Reads PDF with PDFium."""
+"""Reads PDF with PDFium: the text of its pages, and the sections of a paper."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Final
 
 import pypdfium2  # type: ignore[import-untyped]  # ships no types
 
+from services.retrieval.readers.sections import sections
 from services.retrieval.reading import Reading, UnreadableError, Writing
 
 # PDFium is not safe to use from two threads at once, not even on two documents.
@@ -50,7 +51,7 @@ def _read(document: pypdfium2.PdfDocument) -> Reading:
     reading = writing.reading(document.get_metadata_value("Title"))
     if not reading.text:
         raise UnreadableError("is a PDF without text, such as a scan; run text recognition (OCR) over it first")
-    return Reading(reading.text, reading.title, (), tuple(pages))
+    return Reading(reading.text, reading.title, sections(reading.text), tuple(pages))
 
 
 def _joined(text: str) -> str:

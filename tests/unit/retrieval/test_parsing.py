@@ -7,8 +7,9 @@ from docx.opc.constants import RELATIONSHIP_TYPE
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.retrieval.parsing import DOCX, HTML, MARKDOWN, PDF, PLAIN, UnsupportedMediaTypeError, parse
-from services.retrieval.reading import Heading, UnreadableError
+from services.retrieval.media_types import DOCX, HTML, MARKDOWN, PDF, PLAIN
+from services.retrieval.parsing import UnsupportedMediaTypeError, parse
+from services.retrieval.reading import TABLE_LEVEL, Heading, UnreadableError
 
 PAGE = """<!DOCTYPE html><html><head><title>All &amp; more</title><style>p {}</style></head><body>
 <nav><a href="/">Home</a></nav><main><h1>Cats</h1><p>They <b>sleep</b>
@@ -54,7 +55,13 @@ def test_html_keeps_the_main_text_and_its_headings() -> None:
     kind, reading = parse(PAGE)
     assert (kind, reading.title) == (HTML, "All & more")
     assert reading.text.startswith("Cats\n\nThey sleep a lot.\n\nFood\n- mice\n- fish\nName | Age\nTom | 3\n\na\n    b")
-    assert reading.headings == (Heading(0, 1, "Cats"), Heading(reading.text.index("Food"), 2, "Food"))
+    header, end = reading.text.index("Name | Age"), reading.text.index("\n\na\n")
+    assert reading.headings == (
+        Heading(0, 1, "Cats"),
+        Heading(reading.text.index("Food"), 2, "Food"),
+        Heading(header, TABLE_LEVEL, "Name | Age"),
+        Heading(end, TABLE_LEVEL, ""),
+    )
     for dropped in ("Home", "alert", "p {}", "Imprint"):
         assert dropped not in reading.text
 
@@ -160,7 +167,7 @@ def test_unreadable(content: str | bytes, media_type: str, said: str) -> None:
         (b"\x89PNG\r\n\x1a\n\x00", "", "image/png"),
         (b"\x00\x01\x02", "", "application/octet-stream"),
         ("x", "image/png", "image/png"),
-        (b"x", "application/json", "application/json"),
+        (b"x", "application/x-tar", "application/x-tar"),
     ],
 )
 def test_unsupported(content: str | bytes, media_type: str, named: str) -> None:
