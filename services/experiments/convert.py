@@ -8,19 +8,23 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf import timestamp_pb2
+from penstock.assigner import settings_of
 from penstock.assignment import Arm, RequestType, Unit
+from penstock.audience import Condition, Exclusion, Operator
 from penstock.experiments.v1 import assignment_service_pb2, experiment_pb2
 
 from services.chassis.errors import invalid_field
 from services.experiments.convert_plan import metric_from_proto, metric_to_proto, plan_from_proto, plan_to_proto
-from services.experiments.experiments import Design, Experiment, State
-from services.experiments.outcomes import Measurement
+from services.experiments.design import combinations
+from services.experiments.experiments import Design, Experiment, Factor, Ramp, State
+from services.experiments.outcomes import Asked, Measurement
 from services.experiments.store import Exposure
 
 if TYPE_CHECKING:
     from penstock.experiments.v1 import assignment_pb2, outcome_pb2
 
-    from services.experiments.experiments import Change
+    from services.experiments.experiments import Change, Promotion
+    from services.experiments.outcomes import Assigned
     from services.experiments.store import Configuration
 
 _UNITS: Final = {
@@ -34,38 +38,39 @@ STATES: Final = {
     State.RUNNING: experiment_pb2.EXPERIMENT_STATE_RUNNING,
     State.PAUSED: experiment_pb2.EXPERIMENT_STATE_PAUSED,
     State.STOPPED: experiment_pb2.EXPERIMENT_STATE_STOPPED,
+    State.CONCLUDED: experiment_pb2.EXPERIMENT_STATE_CONCLUDED,
 }
+_EXCLUSIONS: Final = {one: experiment_pb2.Exclusion.Value(f"EXCLUSION_{one.value}") for one in Exclusion}
 
 
 def design_from_proto(message: experiment_pb2.Experiment) -> Design:
     """What the caller decides; output-only fields are ignored."""
+    factors = tuple(Factor(one.factor, tuple(_arm(level) for level in one.levels)) for one in message.factors)
+    if factors and message.variants:
+        raise invalid_field("experiment.variants", "must be empty beside factors, which make the variants")
     return Design(
         experiment=message.experiment,
         hypothesis=message.hypothesis,
         unit=_UNITS[message.unit],
-        variants=tuple(_arm(variant) for variant in message.variants),
+        variants=combinations(factors) if factors else tuple(_arm(variant) for variant in message.variants),
         metrics=tuple(metric_from_proto(metric) for metric in message.metrics),
         request_types=tuple(RequestType(kind) for kind in message.request_types),
         analysis=plan_from_proto(message.analysis),
+        targeting=tuple(Condition(one.attribute, Operator(one.operator), tuple(one.values)) for one in message.targeting),
+        layer=message.layer,
+        layer_share=message.layer_share if message.HasField("layer_share") else 1.0,
+        ramp=_ramp(message.ramp) if message.HasField("ramp") else None,
+        factors=factors,
     )
+
+
+def _ramp(message: experiment_pb2.Ramp) -> Ramp:
+    seconds = message.stage_duration.ToNanoseconds() / 1e9 if message.HasField("stage_duration") else None
+    return Ramp(tuple(message.stages), seconds)
 
 
 def _arm(message: experiment_pb2.Variant) -> Arm:
-    sampling = message.sampling
-    return Arm(
-        variant=message.variant,
-        weight=message.weight,
-        model=_optional(message, "model"),
-        prompt=_optional(message, "prompt"),
-        temperature=_optional(sampling, "temperature"),
-        top_p=_optional(sampling, "top_p"),
-        max_tokens=_optional(sampling, "max_tokens"),
-        top_k=_optional(message, "top_k"),
-    )
-
-
-def _optional(message: Any, field: str) -> Any:
-    return getattr(message, field) if message.HasField(field) else None
+    return Arm(message.variant, message.weight, **settings_of(message))
 
 
 def variant_to_proto(arm: Arm) -> experiment_pb2.Variant:
@@ -77,13 +82,15 @@ def variant_to_proto(arm: Arm) -> experiment_pb2.Variant:
         message.sampling.CopyFrom(
             experiment_pb2.SamplingOverride(temperature=arm.temperature, top_p=arm.top_p, max_tokens=arm.max_tokens)
         )
+    if arm.prompt_version is not None:
+        message.prompt_version.name, message.prompt_version.version = arm.prompt_version
     return message
 
 
 def experiment_to_proto(experiment: Experiment) -> experiment_pb2.Experiment:
     """A stored experiment."""
     design = experiment.design
-    return experiment_pb2.Experiment(
+    message = experiment_pb2.Experiment(
         experiment=design.experiment,
         hypothesis=design.hypothesis,
         unit=_UNIT_NUMBERS[design.unit],
@@ -97,19 +104,66 @@ def experiment_to_proto(experiment: Experiment) -> experiment_pb2.Experiment:
         start_time=_timestamp(experiment.start_time),
         stop_time=_timestamp(experiment.stop_time),
         analysis=plan_to_proto(design.analysis),
+        targeting=[_condition(one) for one in design.targeting],
+        layer=design.layer,
+        layer_start=experiment.layer_start,
+        traffic=experiment.traffic,
+        stage_time=_timestamp(experiment.stage_time),
+        factors=[
+            experiment_pb2.Factor(factor=one.factor, levels=[variant_to_proto(level) for level in one.levels])
+            for one in design.factors
+        ],
+        paused_variants=experiment.paused,
     )
+    if design.layer:
+        message.layer_share = design.layer_share
+    if design.ramp is not None:
+        message.ramp.stages.extend(design.ramp.stages)
+        if design.ramp.stage_seconds is not None:
+            message.ramp.stage_duration.FromNanoseconds(round(design.ramp.stage_seconds * 1e9))
+    if experiment.conclusion is not None:
+        decided = experiment.conclusion
+        message.conclusion.CopyFrom(
+            experiment_pb2.Conclusion(
+                winner=decided.winner, why=decided.why, conclude_time=_timestamp(decided.time), who=decided.who
+            )
+        )
+    return message
+
+
+def _condition(condition: Condition) -> experiment_pb2.Condition:
+    operator = experiment_pb2.Operator.ValueType(condition.operator.value)
+    return experiment_pb2.Condition(attribute=condition.attribute, operator=operator, values=condition.values)
+
+
+def promotion_to_proto(promotion: Promotion) -> experiment_pb2.Promotion:
+    """A promotion."""
+    return experiment_pb2.Promotion(
+        promotion=promotion.number,
+        experiment=promotion.experiment,
+        settings=variant_to_proto(promotion.arm),
+        request_types=[experiment_pb2.RequestType.ValueType(kind.value) for kind in promotion.request_types],
+        promote_time=_timestamp(promotion.promote_time),
+        revert_time=_timestamp(promotion.revert_time),
+    )
+
+
+def _state(state: State | None) -> experiment_pb2.ExperimentState.ValueType:
+    return experiment_pb2.EXPERIMENT_STATE_UNSPECIFIED if state is None else STATES[state]
 
 
 def change_to_proto(change: Change) -> experiment_pb2.ExperimentChange:
     """One noted change."""
     return experiment_pb2.ExperimentChange(
         change=change.number,
-        before=experiment_pb2.EXPERIMENT_STATE_UNSPECIFIED if change.before is None else STATES[change.before],
-        after=STATES[change.after],
+        before=_state(change.before),
+        after=_state(change.after),
         change_time=_timestamp(change.time),
         who=change.author.who,
         why=change.author.why,
         request_id=change.author.request_id,
+        experiment=change.experiment,
+        what=change.what,
     )
 
 
@@ -118,7 +172,23 @@ def configuration_to_proto(configuration: Configuration) -> assignment_service_p
     return assignment_service_pb2.WatchConfigurationResponse(
         revision=configuration.revision,
         experiments=[experiment_to_proto(experiment) for experiment in configuration.experiments],
+        promotions=[promotion_to_proto(promotion) for promotion in configuration.promotions],
+        holdout=configuration.holdout,
     )
+
+
+def assigned_to_proto(assigned: Assigned | Exclusion) -> assignment_service_pb2.AssignResponse:
+    """Which variant a unit gets, or why it takes no part."""
+    if isinstance(assigned, Exclusion):
+        return assignment_service_pb2.AssignResponse(exclusion=_EXCLUSIONS[assigned])
+    return assignment_service_pb2.AssignResponse(
+        assignment=assigned.key, variant=assigned.arm.variant, treatment=variant_to_proto(assigned.arm)
+    )
+
+
+def asked_from_proto(message: assignment_service_pb2.AssignRequest) -> Asked:
+    """Which unit asks for its variant of which experiment."""
+    return Asked(message.experiment, message.unit_id, dict(message.attributes))
 
 
 def exposure_from_proto(index: int, message: assignment_pb2.Exposure) -> Exposure:

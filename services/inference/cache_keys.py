@@ -56,6 +56,21 @@ def response_key(generation: Generation, model: Model, assignment: Assignment | 
     return blake2b(_encode((_REVISION, _PROMPTS, scope, weights, variant, asked)), digest_size=32).digest()
 
 
+def scope_key(generation: Generation, model: Model, assignment: Assignment | None, scope: str, marks: object) -> bytes:
+    """Of all that must be the same beside the question, for its answer to be taken for the same question in other words.
+
+    Args:
+        generation: As for `response_key`; its last message holds the question.
+        model: As there.
+        assignment: As there.
+        scope: As there.
+        marks: What two questions must have in common.
+    """
+    *before, last = generation.messages
+    rest = replace(generation, messages=(*before, replace(last, text="")))
+    return blake2b(response_key(rest, model, assignment, scope) + _encode(marks), digest_size=32).digest()
+
+
 def vector_key(model: Model, text: str) -> bytes:
     """Of a vector. A model without a fingerprint cannot be told from its next version, and has no key."""
     return blake2b(_encode((_REVISION, model.engine, model.name, model.fingerprint, text)), digest_size=32).digest()

@@ -32,7 +32,9 @@ from services.inference.engine import (
 )
 from services.inference.form_convert import delta_events, form_of, logprob, messages_of, tool_call
 from services.inference.generation import Assignment, CacheMode, Completed, Embedded, Event, Finished, Request, Started
+from services.inference.prompt_convert import reference_message, use_of
 from services.inference.resilience import Outcome
+from services.inference.routing_convert import decision_message
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -62,6 +64,7 @@ _CACHE_MODES: Final = {
     generation_pb2.CACHE_MODE_USE: CacheMode.USE,
     generation_pb2.CACHE_MODE_BYPASS: CacheMode.BYPASS,
     generation_pb2.CACHE_MODE_REFRESH: CacheMode.REFRESH,
+    generation_pb2.CACHE_MODE_EXACT: CacheMode.EXACT,
 }
 _OUTCOMES: Final = {
     Outcome.ANSWERED: generation_pb2.ATTEMPT_OUTCOME_ANSWERED,
@@ -120,6 +123,7 @@ def request_of(message: GenerationMessage, request_id: str) -> Request:
         session=message.session,
         priority=_PRIORITIES[message.priority],
         cache=_CACHE_MODES[message.cache],
+        prompt=use_of(message.prompt_template) if message.HasField("prompt_template") else None,
     )
 
 
@@ -153,7 +157,10 @@ def _event(event: Started | Usage | Finished, request_id: str) -> generation_ser
                 request_id=event.request_id,
                 attempts=map(_attempt, event.attempts),
                 cached=event.cached,
+                decision=decision_message(event.decision),
                 alias=event.alias,
+                prompt_version=reference_message(event.prompt),
+                similarity=event.similarity,
             )
         )
     return respond(
@@ -183,7 +190,10 @@ def response_of(completed: Completed) -> generation_service_pb2.GenerateResponse
         request_id=started.request_id,
         attempts=map(_attempt, finished.attempts),
         cached=started.cached,
+        decision=decision_message(started.decision),
         alias=started.alias,
+        prompt_version=reference_message(started.prompt),
+        similarity=started.similarity,
         tool_calls=map(tool_call, first.tool_calls),
         logprobs=map(logprob, first.logprobs),
         alternatives=[

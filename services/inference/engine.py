@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from services.inference.form import Form, Image, TokenLogprob, ToolCall, ToolCallDelta
+from services.inference.prompts.use import PromptReference  # noqa: TC001 - `workers.frames` reads the types of the fields
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -124,6 +125,7 @@ class Generation:
         max_tokens: Most tokens to generate; None leaves the engine's limit.
         stop: Sequences that end the text and are left out of it.
         form: What form the answer is to take.
+        prompt: The version of a prompt that the messages come from; of no interest to engines.
     """
 
     model: str
@@ -133,6 +135,7 @@ class Generation:
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     form: Form = field(default_factory=Form)
+    prompt: PromptReference | None = None
 
 
 @dataclass(frozen=True, slots=True)

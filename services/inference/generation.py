@@ -4,28 +4,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from services.chassis.errors import Failure, Reason
 from services.inference.admission import Priority
 from services.inference.engine import Delta, Generation, Message, Role, Sampling, Usage
 from services.inference.form import Form
+from services.inference.prompts.use import PromptUse
 
 if TYPE_CHECKING:
     from penstock.assignment import Treatment
 
-    from services.chassis.errors import Failure
     from services.inference.answers import Answer
+    from services.inference.auto.decision import Decision
     from services.inference.engine import Embeddings, FinishReason, Model, Passage
     from services.inference.progress import Timings
+    from services.inference.prompts.use import PromptReference
     from services.inference.resilience import Attempt
 
 
 class CacheMode(StrEnum):
-    """What a request may have of the response cache; REFRESH generates anew and keeps the answer, BYPASS keeps none."""
+    """What a request may have of the response cache.
+
+    REFRESH generates anew and keeps the answer, BYPASS keeps none, EXACT takes none that was given to other words.
+    """
 
     USE = "use"
     BYPASS = "bypass"
     REFRESH = "refresh"
+    EXACT = "exact"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +51,7 @@ class Request:
     Attributes:
         request_id: As in logs.
         model: Name, `auto`, or empty for `auto`.
-        messages: Oldest first, at least one.
+        messages: Oldest first, at least one unless there is a `prompt`.
         passages: What to answer from.
         sampling: How tokens are chosen.
         max_tokens: Most tokens to generate; None leaves the engine's limit.
@@ -56,6 +63,9 @@ class Request:
         session: Id of a session whose requests share most of their prompt, or empty.
         priority: Who goes first when there is more work than room.
         cache: What it may have of the response cache, where there is one.
+        decision: Which model it goes to, where that has been decided already.
+        prompt: The prompt to render in place of `messages`.
+        rendered: The version of a prompt that `messages` were rendered from already.
     """
 
     request_id: str
@@ -72,11 +82,17 @@ class Request:
     session: str = ""
     priority: Priority = Priority.DEFAULT
     cache: CacheMode = CacheMode.USE
+    decision: Decision | None = None
+    prompt: PromptUse | None = None
+    rendered: PromptReference | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The first event, sent once an engine has said something: what was decided. The last of `attempts` answers."""
+    """The first event, sent once an engine has said something: what was decided. The last of `attempts` answers.
+
+    `similarity` is there where a cached answer was given to a question in other words.
+    """
 
     model: str
     engine: str
@@ -85,6 +101,9 @@ class Started:
     attempts: tuple[Attempt, ...] = ()
     alias: str = ""
     cached: bool = False
+    decision: Decision | None = None
+    prompt: PromptReference | None = None
+    similarity: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +155,33 @@ def assignment_of(treatment: Treatment | None) -> Assignment | None:
     return Assignment(treatment.assignment, treatment.experiment, treatment.variant) if treatment else None
 
 
-def treated(request: Request, treatment: Treatment | None) -> Generation:
-    """What to generate from, with the variant's settings in place of the request's."""
+class Renders(Protocol):
+    """Renders prompts."""
+
+    def render(self, use: PromptUse) -> tuple[tuple[Message, ...], PromptReference]:
+        """The messages, and which version was rendered. Raises PROMPT_NOT_FOUND, and INVALID_FIELD naming a variable."""
+
+
+def treated(request: Request, treatment: Treatment | None, prompts: Renders | None = None) -> Generation:
+    """What to generate from, with the variant's settings in place of the request's. Raises Failure as `Renders.render`."""
+    messages, reference = request.messages, request.rendered
+    use = _prompt_of(request, treatment)
+    if use is not None:
+        if prompts is None:
+            raise not_kept(use.name)
+        messages, reference = prompts.render(use)
     generation = Generation(
-        request.model, request.messages, request.passages, request.sampling, request.max_tokens, request.stop, request.form
+        request.model,
+        messages,
+        request.passages,
+        request.sampling,
+        request.max_tokens,
+        request.stop,
+        request.form,
+        reference,
     )
     if treatment is None:
         return generation
-    messages = generation.messages
     if treatment.prompt is not None:
         rest = tuple(message for message in messages if message.role is not Role.SYSTEM)
         messages = (Message(Role.SYSTEM, treatment.prompt), *rest) if treatment.prompt else rest
@@ -159,3 +197,19 @@ def treated(request: Request, treatment: Treatment | None) -> Generation:
         sampling=sampling,
         max_tokens=generation.max_tokens if treatment.max_tokens is None else treatment.max_tokens,
     )
+
+
+def not_kept(name: str) -> Failure:
+    """PROMPT_NOT_FOUND, where no prompts are kept at all."""
+    return Failure(Reason.PROMPT_NOT_FOUND, f"prompt {name!r}: no prompts are kept here", metadata={"prompt": name})
+
+
+def _prompt_of(request: Request, treatment: Treatment | None) -> PromptUse | None:
+    """The prompt to render: the variant's, with the request's variables and conversation, or the request's own."""
+    variant = treatment.prompt_version if treatment else None
+    if variant is None:
+        return request.prompt
+    if request.prompt is not None:
+        return replace(request.prompt, name=variant.name, version=variant.version)
+    rest = tuple(message for message in request.messages if message.role is not Role.SYSTEM)
+    return PromptUse(variant.name, variant.version, messages=rest)

@@ -12,29 +12,34 @@ from services.chassis.call import current_call
 from services.chassis.errors import Failure, Reason
 from services.inference.admission import Admission, Class, Permit, Priority
 from services.inference.answers import Gathering
+from services.inference.auto.decision import Decision, Why
+from services.inference.auto.outcomes import told_by
 from services.inference.dispatch import Dispatch, Opened, attempt_of, unended
 from services.inference.engine import Delta, End
 from services.inference.generation import Completed, Embedded, Finished, Started, TimeLimits, assignment_of, treated
+from services.inference.models import AUTO
 from services.inference.progress import Progress
 from services.inference.resilience import Attempt, Outcome, Patience
 from services.inference.routing import Router, affinity_of
 from services.inference.watch import StreamWatch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from penstock.assignment import Treatment
 
     from services.chassis.call import Call
-    from services.inference.engine import Generation
-    from services.inference.generation import Event, Request
+    from services.inference.auto.records import Record
+    from services.inference.engine import FinishReason, Generation
+    from services.inference.generation import Event, Renders, Request
     from services.inference.models import Found, Models
+    from services.inference.prompts.use import PromptReference
     from services.inference.routing import Route
 
 _ROOM: Final = 512
 # No share of it is anyone's own: requests to embed have no class.
-_EMBEDDING_ROOM: Final = 64
 _EMBEDDING: Final = Class(reserved=0, queue=512, queue_seconds=60.0, patience=30.0)
+EMBEDDING_ROOM: Final = (64, dict.fromkeys(Priority, _EMBEDDING))
 
 
 class Assigner(Protocol):
@@ -57,8 +62,11 @@ class Inference:
         assigner: Evaluates experiments; None where there are none.
         router: Finds and picks backends; one over `models` where not given.
         admission: Hands out room; one with room for 512 where not given.
+        embedding: The same for requests to embed; one as `EMBEDDING_ROOM` says where not given.
         limits: How long a generation may take.
         patience: How often to try again.
+        prompts: Renders the prompts that requests name; None where none are kept.
+        record: Takes in what became of a request that was routed by what is recorded.
     """
 
     def __init__(
@@ -68,17 +76,22 @@ class Inference:
         *,
         router: Router | None = None,
         admission: Admission | None = None,
+        embedding: Admission | None = None,
         limits: TimeLimits | None = None,
         patience: Patience | None = None,
+        prompts: Renders | None = None,
+        record: Callable[[Record], None] = lambda _: None,
     ) -> None:
         self._models = models
+        self._record = record
         self._assigner = assigner
         self._router = router or Router(models)
         self._admission = admission or Admission(_ROOM)
         # Apart from generation, which holds its room for long.
-        self._embedding = Admission(_EMBEDDING_ROOM, dict.fromkeys(Priority, _EMBEDDING))
+        self._embedding = embedding or Admission(*EMBEDDING_ROOM)
         self._limits = limits or TimeLimits()
         self._patience = patience or Patience()
+        self._prompts = prompts
 
     async def stream(self, request: Request) -> AsyncGenerator[Event, None]:
         """Streams Started, deltas and running usage, and exactly one Finished.
@@ -89,17 +102,20 @@ class Inference:
         progress = Progress()
         call = current_call()
         treatment = self._evaluate(request)
-        generation = treated(request, treatment)
+        generation = self.shape(request, treatment)
         dispatch = Dispatch(self._router, self._patience, self._limits.first_token, self._deadline(call), request.priority)
         permit: Permit | None = None
         opened: Opened | None = None
+        end: FinishReason | Failure | None = None
         try:
             route, generation = self.plan(request, generation)
             permit = await self._admission.enter(request.priority, call.tenant or request.user, dispatch.left())
             opened = await dispatch.open(route, generation)
             progress.queued = permit.queued + dispatch.queued
             lease, event = opened.lease, opened.first
-            yield _started(request, treatment, (*dispatch.attempts, attempt_of(lease, Outcome.ANSWERED)), route.alias)
+            yield _started(
+                request, treatment, (*dispatch.attempts, attempt_of(lease, Outcome.ANSWERED)), route, generation.prompt
+            )
             with StreamWatch(lease.backend.found.engine.name, self._limits.inter_token, dispatch.deadline) as watch:
                 while not isinstance(event, End):
                     now = time.monotonic()
@@ -116,11 +132,13 @@ class Inference:
             # The engine is done, however long the client takes to read the end.
             await opened.events.aclose()
             lease.answered()
+            end = event.finish_reason
             usage = progress.completed(event.usage)
             attempts = (*dispatch.attempts, attempt_of(lease, Outcome.ANSWERED, None, usage.output_tokens or 0))
             yield usage
             yield Finished(event.finish_reason, usage, progress.timings(), None, event.finish_reasons, attempts)
         except Failure as failure:
+            end = failure
             if opened is not None:
                 await opened.events.aclose()
                 opened.lease.failed(failure)
@@ -128,16 +146,20 @@ class Inference:
                 yield Finished(None, progress.usage(), progress.timings(), failure, attempts=attempts)
             raise
         finally:
-            # Also when the variant failed or was aborted: an exposure that depends on the outcome would bias the comparison.
-            self._expose(treatment, request, dispatch.last.found if dispatch.last else None)
+            self._tell(request, treatment, dispatch, call.tenant, (opened, progress.tokens, end))
             await _let_go(opened, permit)
+
+    def shape(self, request: Request, treatment: Treatment | None) -> Generation:
+        """What to generate from: the prompt rendered, the variant applied. Raises Failure as `Renders.render` does."""
+        return treated(request, treatment, self._prompts)
 
     def plan(self, request: Request, generation: Generation) -> tuple[Route, Generation]:
         """Where the request goes, and the generation with what the policy adds. Raises Failure as `Router.route` does."""
         session = request.session or request.conversation
         key = session or request.user or request.request_id
         affinity = affinity_of(session, generation)
-        route = self._router.route(generation.model, affinity, key, has_passages=bool(generation.passages))
+        decided = request.decision or _assigned(request, generation)
+        route = self._router.route(generation.model, affinity, key, generation=generation, decided=decided)
         return route, generation if route.defaults is None else route.defaults.completed(generation)
 
     async def complete(self, request: Request) -> Completed:
@@ -162,6 +184,26 @@ class Inference:
         return self._assigner.assign(
             RequestType.GENERATE, user=request.user, conversation=request.conversation, request_id=request.request_id
         )
+
+    def _tell(
+        self,
+        request: Request,
+        treatment: Treatment | None,
+        dispatch: Dispatch,
+        tenant: str,
+        course: tuple[Opened | None, int, FinishReason | Failure | None],
+    ) -> None:
+        """Tells the experiments and the records what became of a request: what was opened, its tokens so far, and its end."""
+        # Also when the variant failed or was aborted: an exposure that depends on the outcome would bias the comparison.
+        self._expose(treatment, request, dispatch.last.found if dispatch.last else None)
+        if dispatch.route is None or dispatch.route.decision is None:
+            return
+        opened, tokens, end = course
+        attempts = list(dispatch.attempts)
+        if opened is not None:
+            attempts.append(attempt_of(opened.lease, Outcome.ANSWERED, None, tokens))
+        for record in told_by(tenant, request.request_id, dispatch.route, attempts, end):
+            self._record(record)
 
     def _expose(self, treatment: Treatment | None, request: Request, found: Found | None) -> None:
         if self._assigner is None or treatment is None:
@@ -197,7 +239,29 @@ async def _let_go(opened: Opened | None, permit: Permit | None) -> None:
             permit.release()
 
 
-def _started(request: Request, treatment: Treatment | None, attempts: tuple[Attempt, ...], alias: str) -> Started:
+def _started(
+    request: Request,
+    treatment: Treatment | None,
+    attempts: tuple[Attempt, ...],
+    route: Route,
+    prompt: PromptReference | None,
+) -> Started:
     answering = attempts[-1]
-    assignment = request.assignment or assignment_of(treatment)
-    return Started(answering.model, answering.engine, assignment, request.request_id, attempts=attempts, alias=alias)
+    return Started(
+        answering.model,
+        answering.engine,
+        request.assignment or assignment_of(treatment),
+        request.request_id,
+        attempts=attempts,
+        alias=route.alias,
+        decision=route.decision,
+        prompt=prompt,
+    )
+
+
+def _assigned(request: Request, generation: Generation) -> Decision | None:
+    """That a variant names the model: ours by another name than the request's, or one that the caller has applied."""
+    is_named = generation.model not in {"", AUTO}
+    if is_named and (generation.model != request.model or request.assignment is not None):
+        return Decision(Why.ASSIGNED, generation.model)
+    return None

@@ -54,12 +54,17 @@ def _numbered(passages: Iterable[Passage]) -> Iterable[str]:
 
 
 def _language(messages: Iterable[Message]) -> str:
-    """Which instructions fit the question, told by its script; English where in doubt."""
+    """Which instructions fit the question."""
     question = ""
     for message in messages:
         if message.role is Role.USER:
             question = message.text
-    letters = [character for character in question if character.isalpha()]
+    return language_of(question)
+
+
+def language_of(text: str) -> str:
+    """`en`, `ru` or `zh`, told by the script; English where in doubt."""
+    letters = [character for character in text if character.isalpha()]
     cyrillic = sum("\u0400" <= character <= "\u04ff" for character in letters)
     # A Han character weighs about as much as a word, so fewer of them decide.
     han = sum("\u4e00" <= character <= "\u9fff" for character in letters)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
 from services.chassis.settings import ServerSettings
 from services.inference.memory import size_of
@@ -64,19 +64,68 @@ class InferenceSettings(ServerSettings):
         default=None,
         description="YAML file of aliases and fallbacks, read again when it changes; DATA_DIR/policy.yaml where not set",
     )
+    prompts_dir: Path | None = Field(
+        default=None,
+        description="folder of prompts, which all processes of the service share; DATA_DIR/prompts where not set",
+    )
     cache_bytes: Size = Field(
         default=64 * 1024 * 1024, description="memory for cached answers and vectors: bytes, or such as 1GiB; 0 for no cache"
     )
     cache_ttl_seconds: float = Field(default=3600.0, gt=0, description="how long an answer or a vector is kept")
+    semantic_cache_threshold: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="from which cosine on two questions count as the same, for repeatable requests; 0 for no semantic cache",
+    )
+    semantic_cache_model: str = Field(default="all-minilm-l6-v2", description="the embedder that compares questions")
+    semantic_cache_fingerprint: str = Field(
+        default="",
+        description="fingerprint of the embedder that the threshold was found for, as ListModels tells it; needed with a threshold",
+    )
+    semantic_cache_bytes: Size = Field(
+        default=16 * 1024 * 1024,
+        description="memory for the questions and vectors of the semantic cache: bytes, or such as 64MiB",
+    )
     redis_url: str = Field(
         default="", description="where the processes of the service share their caches; empty for memory only"
     )
     max_attempts: int = Field(default=6, ge=1, description="most attempts at one request, before its first content")
+    workers: int = Field(
+        default=1, ge=1, le=64, description="how many processes of the service run on this machine and share its limits"
+    )
+    worker: int = Field(
+        default=1,
+        ge=0,
+        description="which of them this one is, from 1; 0 for the process that loads embedded models for several",
+    )
+    engines_address: str = Field(
+        default="127.0.0.1:50055", description="host:port of the process that loads embedded models; used by several workers"
+    )
+
+    @model_validator(mode="after")
+    def _is_one_of_them(self) -> Self:
+        if self.worker > self.workers:
+            raise ValueError(f"WORKER is {self.worker}, and WORKERS is {self.workers}; it must be from 1 to that, or 0")
+        if self.worker == 0 and self.workers == 1:
+            raise ValueError("WORKER is 0, and WORKERS is 1; a single process loads its models itself, as WORKER 1")
+        return self
 
     @property
     def policy_path(self) -> Path:
         """Where the policy is kept."""
         return self.policy_file if self.policy_file is not None else self.data_dir / "policy.yaml"
+
+    @model_validator(mode="after")
+    def _threshold_has_its_embedder(self) -> Self:
+        if self.semantic_cache_threshold and not self.semantic_cache_fingerprint:
+            raise ValueError("SEMANTIC_CACHE_THRESHOLD needs SEMANTIC_CACHE_FINGERPRINT: a threshold is that of one embedder")
+        return self
+
+    @property
+    def prompts_folder(self) -> Path:
+        """Where prompts are kept."""
+        return self.prompts_dir if self.prompts_dir is not None else self.data_dir / "prompts"
 
     @property
     def gguf_folder(self) -> Path:

@@ -95,6 +95,13 @@ def _request(prompt: Prompt) -> generation_service_pb2.StreamGenerateRequest:
         user=prompt.user,
         conversation=prompt.conversation,
     )
+    kept = prompt.treatment.prompt_version if prompt.treatment is not None else None
+    if kept is not None:
+        template = request.prompt_template
+        template.name, template.version = kept
+        # The prompt takes the place of system messages.
+        template.messages.extend(message for message in request.messages if message.role != generation_pb2.ROLE_SYSTEM)
+        request.ClearField("messages")
     if prompt.treatment is not None:
         request.assignment.CopyFrom(
             assignment_pb2.Assignment(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import grpc
 import grpc.aio
 
-from penstock.assignment import HASH_VERSIONS, Arm, Plan, RequestType, Settings, Treatment, Unit, combine
+from penstock.assignment import HASH_VERSIONS, Arm, Plan, PromptVersion, RequestType, Settings, Treatment, Unit, combine
 from penstock.audience import EVERYONE, Audience, Condition, Operator, held_out
 from penstock.experiments.v1 import assignment_pb2, assignment_service_pb2, experiment_pb2
 from penstock.experiments.v1.assignment_service_pb2_grpc import AssignmentServiceStub
@@ -205,7 +205,7 @@ def compile_plans(experiments: Iterable[experiment_pb2.Experiment]) -> list[Plan
                 salt=experiment.salt,
                 hash_version=experiment.hash_version,
                 unit=_UNITS[experiment.unit],
-                arms=[Arm(variant.variant, variant.weight, **_settings(variant)) for variant in experiment.variants],
+                arms=[Arm(variant.variant, variant.weight, **settings_of(variant)) for variant in experiment.variants],
                 request_types=types,
                 audience=audience,
                 paused=experiment.paused_variants,
@@ -221,7 +221,7 @@ def compile_promotions(promotions: Iterable[experiment_pb2.Promotion]) -> dict[R
     for promotion in promotions:
         for kind in promotion.request_types or known:
             if kind in known:
-                changes.setdefault(RequestType(kind), {}).update(_settings(promotion.settings))
+                changes.setdefault(RequestType(kind), {}).update(settings_of(promotion.settings))
     return {kind: Settings(**settings) for kind, settings in changes.items()}
 
 
@@ -239,10 +239,12 @@ def _audience(experiment: experiment_pb2.Experiment) -> Audience | None:
     return Audience(targeting, experiment.layer, experiment.layer_start, experiment.layer_share or 1.0, traffic)
 
 
-def _settings(variant: experiment_pb2.Variant) -> dict[str, Any]:
+def settings_of(variant: experiment_pb2.Variant) -> dict[str, Any]:
     """What a variant changes, as arguments of `Settings`."""
     sampling = variant.sampling
+    kept = variant.prompt_version
     return {
+        **({"prompt_version": PromptVersion(kept.name, kept.version)} if variant.HasField("prompt_version") else {}),
         **{name: getattr(variant, name) for name in _VARIANT_SETTINGS if variant.HasField(name)},
         **{name: getattr(sampling, name) for name in _SAMPLING_SETTINGS if sampling.HasField(name)},
     }

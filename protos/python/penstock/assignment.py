@@ -43,6 +43,13 @@ class Unit(Enum):
     REQUEST = "request"
 
 
+class PromptVersion(NamedTuple):
+    """A version of a prompt that inference keeps."""
+
+    name: str
+    version: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What a variant may change. A setting that is None leaves the request as it came.
@@ -54,6 +61,7 @@ class Settings:
         top_p: Nucleus mass, above 0 to 1.
         max_tokens: Most tokens to generate, 1 to 131072.
         top_k: Passages to ground an answer in, 1 to 100.
+        prompt_version: Version of a kept prompt to render in place of the request's prompt or system message.
     """
 
     model: str | None = None
@@ -62,6 +70,7 @@ class Settings:
     top_p: float | None = None
     max_tokens: int | None = None
     top_k: int | None = None
+    prompt_version: PromptVersion | None = None
 
     def changes(self) -> dict[str, Any]:
         """The settings that are given, by name."""

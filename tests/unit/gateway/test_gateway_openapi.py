@@ -68,7 +68,7 @@ def test_limits_come_from_the_protos() -> None:
     assert request["properties"]["max_tokens"]["maximum"] == 131072
     assert request["properties"]["stop"]["maxItems"] == 16
     assert request["properties"]["stop"]["items"]["maxLength"] == 256
-    assert request["oneOf"] == [{"required": ["prompt"]}, {"required": ["messages"]}]
+    assert request["oneOf"] == [{"required": ["prompt"]}, {"required": ["messages"]}, {"required": ["prompt_template"]}]
     variant = SCHEMAS["penstock.experiments.v1.Variant"]["properties"]
     assert variant["weight"]["exclusiveMinimum"] == 0
     assert variant["variant"]["pattern"].startswith("^[a-z0-9]")

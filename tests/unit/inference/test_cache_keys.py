@@ -11,6 +11,7 @@ from services.inference.cache_keys import is_repeatable, response_key, vector_ke
 from services.inference.engine import Capability, Generation, Message, Model, Passage, Role, Sampling
 from services.inference.form import Form, JsonSchema, OneOf, Regex, Tool, ToolCall, ToolUse
 from services.inference.generation import Assignment
+from services.inference.prompts.use import PromptReference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +43,8 @@ CHANGES: dict[str, Callable[[Generation], Generation]] = {
     "choice": lambda one: replace(one, form=Form(output=OneOf(("{}",)))),
     "logprobs": lambda one: replace(one, form=Form(top_logprobs=0)),
     "alternatives": lambda one: replace(one, form=Form(alternatives=2)),
+    "prompt version": lambda one: replace(one, prompt=PromptReference("support", 1)),
+    "another version": lambda one: replace(one, prompt=PromptReference("support", 2)),
 }
 
 

@@ -85,7 +85,9 @@ class Bench:
         self.vectors = Tiers("embeddings", 1_000_000, 60)
         inner = Inference(models, self.assigner, patience=Patience(total=1))
         vectors = CachedVectors(inner, models, self.vectors)
-        self.cached = CachedInference(inner, vectors, inner.plan, self.assigner, self.answers)
+        self.cached = CachedInference(
+            inner, vectors, plan=inner.plan, shape=inner.shape, assigner=self.assigner, tiers=self.answers
+        )
 
     async def ask(self, text: str = "Hello", **fields: Any) -> Completed:
         asked = request(text, **fields)

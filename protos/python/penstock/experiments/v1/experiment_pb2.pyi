@@ -452,6 +452,7 @@ class Variant(_message.Message):
     PROMPT_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
     TOP_K_FIELD_NUMBER: _builtins.int
+    PROMPT_VERSION_FIELD_NUMBER: _builtins.int
     variant: _builtins.str
     """Id, unique in the experiment: lower-case letters, digits, `.`, `_`, `-`; 1 to 64 characters."""
     weight: _builtins.float
@@ -466,6 +467,12 @@ class Variant(_message.Message):
     def sampling(self) -> Global___SamplingOverride:
         """Sampling settings to impose."""
 
+    @_builtins.property
+    def prompt_version(self) -> Global___PromptVersionOverride:
+        """Version of a prompt that inference keeps (PromptService) to render in place of the prompt that the request names, with the
+        request's variables, or in place of its system message. Not with `prompt`.
+        """
+
     def __init__(
         self,
         *,
@@ -475,10 +482,11 @@ class Variant(_message.Message):
         prompt: _builtins.str | None = ...,
         sampling: Global___SamplingOverride | None = ...,
         top_k: _builtins.int | None = ...,
+        prompt_version: Global___PromptVersionOverride | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "_prompt", b"_prompt", "_top_k", b"_top_k", "model", b"model", "prompt", b"prompt", "sampling", b"sampling", "top_k", b"top_k"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "_prompt", b"_prompt", "_top_k", b"_top_k", "model", b"model", "prompt", b"prompt", "prompt_version", b"prompt_version", "sampling", b"sampling", "top_k", b"top_k"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "_prompt", b"_prompt", "_top_k", b"_top_k", "model", b"model", "prompt", b"prompt", "sampling", b"sampling", "top_k", b"top_k", "variant", b"variant", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "_prompt", b"_prompt", "_top_k", b"_top_k", "model", b"model", "prompt", b"prompt", "prompt_version", b"prompt_version", "sampling", b"sampling", "top_k", b"top_k", "variant", b"variant", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
     _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
@@ -494,6 +502,32 @@ class Variant(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__top_k) -> _WhichOneofReturnType__top_k | None: ...
 
 Global___Variant: _TypeAlias = Variant  # noqa: Y015
+
+@_typing.final
+class PromptVersionOverride(_message.Message):
+    """A version of a prompt that inference keeps."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The prompt's id."""
+    version: _builtins.int
+    """The version, from 1: experiments compare what does not change."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromptVersionOverride: _TypeAlias = PromptVersionOverride  # noqa: Y015
 
 @_typing.final
 class Condition(_message.Message):
