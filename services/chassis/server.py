@@ -107,7 +107,7 @@ def new_server(settings: ServerSettings, served: Sequence[Served]) -> tuple[grpc
     return server, checks
 
 
-def _leave_out(_service: str, _handlers: Mapping[str, Any]) -> None:
+def _leave_out(service_name: str, method_handlers: Mapping[str, Any]) -> None:
     """Has methods found by their names alone.
 
     For each method that generated code registers besides, grpc.aio keeps a task waiting, and it sorts all of these tasks for

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 from opentelemetry import trace
@@ -32,26 +31,29 @@ _seconds = Histogram("penstock_rpc_seconds", "Seconds from an RPC's arrival to i
 _in_flight = Gauge("penstock_rpc_in_flight", "RPCs being served.")
 
 
-@dataclass(slots=True)
-class Outcome:
-    """How an RPC ended, as the name of its gRPC code."""
-
-    code: str = "OK"
-
-
-@contextmanager
-def measure(method: str, started: float) -> Iterator[Outcome]:
-    """Counts and times one RPC; `started` is on the clock of `time.monotonic`."""
-    outcome = Outcome()
+def begin() -> None:
+    """Counts an RPC in."""
     _in_flight.inc()
-    try:
-        yield outcome
-    finally:
-        _in_flight.dec()
-        # A caller can make up methods; each would stay in memory as a series of its own.
-        known = method if outcome.code != "UNIMPLEMENTED" else "unknown"
-        _handled.labels(known, outcome.code).inc()
-        _seconds.labels(known).observe(time.monotonic() - started)
+
+
+def end(method: str, code: str, started: float) -> None:
+    """Counts and times an RPC that ended with the gRPC code of this name; `started` is on the clock of `time.monotonic`."""
+    _in_flight.dec()
+    # A caller can make up methods; each would stay in memory as a series of its own.
+    known = method if code != "UNIMPLEMENTED" else "unknown"
+    _handled_as(known, code).inc()
+    _timed(known).observe(time.monotonic() - started)
+
+
+@cache
+def _handled_as(method: str, code: str) -> Counter:
+    """Finding a series by its labels costs more than counting in it."""
+    return _handled.labels(method, code)
+
+
+@cache
+def _timed(method: str) -> Histogram:
+    return _seconds.labels(method)
 
 
 class Exposures(Protocol):

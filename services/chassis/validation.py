@@ -34,6 +34,7 @@ class Validation(Interceptor):
     """
 
     def __init__(self, max_request_bytes: int) -> None:
+        super().__init__()
         self._max_request_bytes = max_request_bytes
 
     def around(self, method: str, context: Context) -> AbstractAsyncContextManager[None]:  # noqa: ARG002 - nothing to do around
@@ -44,6 +45,9 @@ class Validation(Interceptor):
         """Returns the message if it keeps the limits; raises INVALID_FIELD with every violation otherwise."""
         if isinstance(message, Failure):
             raise message
+        if isinstance(message, bytes):
+            # Between processes of one service, where no proto stands.
+            return message
         violations = protovalidate.collect_violations(message)
         if violations:
             raise _refusal(message, violations)

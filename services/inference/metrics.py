@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from opentelemetry import trace
 from prometheus_client import REGISTRY, Counter, Histogram
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from services.chassis.errors import Reason
     from services.inference.generation import Completed, Embedded, Event, Request
     from services.inference.serving import Streams
+
+_Metric = TypeVar("_Metric", Counter, Histogram)
 
 _CHAT: Final = "chat"
 _EMBEDDINGS: Final = "embeddings"
@@ -66,6 +68,8 @@ class Figures:
     def __init__(self, listed: Callable[[], Iterable[str]], registry: CollectorRegistry = REGISTRY) -> None:
         self._listed = listed
         self._names: set[str] = set()
+        # As many as the metrics themselves hold.
+        self._series: dict[tuple[Counter | Histogram, tuple[str, ...]], Counter | Histogram] = {}
 
         def histogram(name: str, text: str, labels: Sequence[str], buckets: Sequence[float]) -> Histogram:
             return Histogram(name, text, labels, buckets=buckets, registry=registry)
@@ -124,6 +128,13 @@ class Figures:
             _LOAD,
         )
 
+    def _of(self, metric: _Metric, *labels: str) -> _Metric:
+        """The series of these labels: finding one here costs a tenth of what it costs in the metric."""
+        found = self._series.get((metric, labels))
+        if found is None:
+            found = self._series[metric, labels] = metric.labels(*labels)
+        return cast("_Metric", found)
+
     def generated(self, record: Record) -> None:
         """Records a generation that is over."""
         started, finished, failure = record.started, record.finished, record.failure
@@ -132,17 +143,17 @@ class Figures:
         engine, model = (started.engine, started.model) if started else self._asked(record.request.model, failure)
         labels = (_CHAT, engine, self._name(model))
         if started is not None and started.decision is not None:
-            self._decisions.labels(started.decision.why.value, self._name(started.decision.model)).inc()
+            self._of(self._decisions, started.decision.why.value, self._name(started.decision.model)).inc()
         is_cached = started is not None and started.cached
         is_cancelled = failure is None and finished is None
         error = failure.reason.value if failure else "CANCELLED" if is_cancelled else ""
-        self._duration.labels(*labels, error).observe(time.monotonic() - record.arrived)
-        self._requests.labels(engine, labels[2], _ending(record, failure), str(is_cached).lower()).inc()
+        self._of(self._duration, *labels, error).observe(time.monotonic() - record.arrived)
+        self._of(self._requests, engine, labels[2], _ending(record, failure), str(is_cached).lower()).inc()
         if failure is not None:
-            self._errors.labels(*labels, failure.reason.value).inc()
+            self._of(self._errors, *labels, failure.reason.value).inc()
         for attempt in finished.attempts if finished else ():
             if attempt.reason is not None:
-                self._attempts.labels(attempt.engine, self._name(attempt.model), attempt.reason.value).inc()
+                self._of(self._attempts, attempt.engine, self._name(attempt.model), attempt.reason.value).inc()
         if not is_cached:
             self._worked(record, labels)
 
@@ -151,32 +162,32 @@ class Figures:
         finished = record.finished
         output = finished.usage.output_tokens if finished and finished.usage.output_tokens else record.tokens
         if output:
-            self._tokens.labels(*labels, "output").observe(output)
+            self._of(self._tokens, *labels, "output").observe(output)
         if finished is None:
             return
         if finished.usage.input_tokens:
-            self._tokens.labels(*labels, "input").observe(finished.usage.input_tokens)
+            self._of(self._tokens, *labels, "input").observe(finished.usage.input_tokens)
         timings = finished.timings
-        self._queued.labels(record.request.priority.name.lower()).observe(timings.queued)
+        self._of(self._queued, record.request.priority.name.lower()).observe(timings.queued)
         if timings.first_token is not None:
-            self._first_token.labels(*labels).observe(timings.first_token)
+            self._of(self._first_token, *labels).observe(timings.first_token)
             if output > 1:
-                self._output_token.labels(*labels).observe((timings.total - timings.first_token) / (output - 1))
+                self._of(self._output_token, *labels).observe((timings.total - timings.first_token) / (output - 1))
 
     def embedded(self, asked: str, embedded: Embedded | None, failure: Failure | None, seconds: float) -> None:
         """Records an embedding that is over; cancelled where there is neither a result nor a failure."""
         engine, model = (embedded.model.engine, embedded.model.name) if embedded else self._asked(asked, failure)
         labels = (_EMBEDDINGS, engine, self._name(model))
         error = failure.reason.value if failure else "" if embedded else "CANCELLED"
-        self._duration.labels(*labels, error).observe(seconds)
+        self._of(self._duration, *labels, error).observe(seconds)
         if failure is not None:
-            self._errors.labels(*labels, failure.reason.value).inc()
+            self._of(self._errors, *labels, failure.reason.value).inc()
         if embedded is not None and embedded.embeddings.input_tokens:
-            self._tokens.labels(*labels, "input").observe(embedded.embeddings.input_tokens)
+            self._of(self._tokens, *labels, "input").observe(embedded.embeddings.input_tokens)
 
     def loaded(self, engine: str, model: str, seconds: float, reason: Reason | None = None) -> None:
         """Records the loading of a model, or its failure."""
-        self._loads.labels(engine, self._name(model), reason.value if reason else "").observe(seconds)
+        self._of(self._loads, engine, self._name(model), reason.value if reason else "").observe(seconds)
 
     def _asked(self, model: str, failure: Failure | None) -> tuple[str, str]:
         """Whose failure it is, where nothing has started: what the failure names, or what was asked for."""

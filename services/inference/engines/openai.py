@@ -36,6 +36,8 @@ _SEES: Final = re.compile(
     r"gpt-(?:4o|4\.1|5)|(?:^|/)o[134]\b|[-_.\d]vl\b|vision|llava|pixtral|internvl|minicpm-v|gemma-?[34]|llama-4|omni|multimodal",
     re.IGNORECASE,
 )
+# Bytes of a line that says that the stream is at its end, blanks included.
+_LONGEST_DONE: Final = 32
 _NO_GRAMMAR: Final = re.compile(r"grammar error|failed to (?:compile|convert).*(?:grammar|schema|regex)", re.IGNORECASE)
 _NO_TOOLS: Final = re.compile(r"--enable-auto-tool-choice|tool-call-parser|does not support tools", re.IGNORECASE)
 
@@ -273,26 +275,24 @@ class _Answer:
 
     def read(self, batch: list[bytes]) -> Failure | None:
         """Takes in lines of server-sent events; returns what is wrong with them, after what is right has been taken in."""
-        for line in batch:
-            if not line.startswith(b"data:"):
-                # Blank lines, comments that keep the connection alive, and names of events.
-                if line.startswith(b"{"):
+        try:
+            for line in batch:
+                if line.startswith(b"data:"):
+                    if len(line) <= _LONGEST_DONE and line[5:].strip() == b"[DONE]":
+                        self.is_done = True
+                        return None if self.answers.is_complete() else failed(self._engine, "it ended without a finish reason")
+                    chunk = _decode_chunk(line[5:])
+                    if chunk.error is not None:
+                        return refused_in_stream(self._engine, chunk.error)
+                    self.answers.take_in(chunk)
+                    if self.answers.may_be_cut and self.answers.is_cut():
+                        self.is_done = True
+                        return None
+                # Others are blank lines, comments that keep the connection alive, and names of events.
+                elif line.startswith(b"{"):
                     return failed(self._engine, "it sent something else than server-sent events")
-                continue
-            payload = line[5:].strip()
-            if payload == b"[DONE]":
-                self.is_done = True
-                return None if self.answers.is_complete() else failed(self._engine, "it ended without a finish reason")
-            try:
-                chunk = _decode_chunk(payload)
-                if chunk.error is not None:
-                    return refused_in_stream(self._engine, chunk.error)
-                self.answers.take_in(chunk)
-                if self.answers.is_cut():
-                    self.is_done = True
-                    return None
-            except (ValueError, RecursionError):  # what msgspec raises, and UnicodeDecodeError, are of the first
-                return failed(self._engine, "it sent a malformed chunk")
+        except (ValueError, RecursionError):  # what msgspec raises, and UnicodeDecodeError, are of the first
+            return failed(self._engine, "it sent a malformed chunk")
         return None
 
 

@@ -22,7 +22,7 @@ _FINISH_REASONS: Final = {
 }
 
 
-class _Usage(msgspec.Struct):
+class _Usage(msgspec.Struct, gc=False):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
 
@@ -38,7 +38,7 @@ class _ToolCall(msgspec.Struct):
     function: _Function = msgspec.field(default_factory=_Function)
 
 
-class _Content(msgspec.Struct):
+class _Content(msgspec.Struct, gc=False):
     content: str | None = None
     tool_calls: list[_ToolCall] | None = None
 
@@ -60,14 +60,14 @@ class _Logprobs(msgspec.Struct):
     content: list[Token] | None = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     index: int = 0
     delta: _Content = msgspec.field(default_factory=_Content)
     finish_reason: str | None = None
     logprobs: _Logprobs | None = None
 
 
-class Chunk(msgspec.Struct):
+class Chunk(msgspec.Struct, gc=False):
     """A piece of an answer."""
 
     choices: list[_Choice] = []
@@ -147,6 +147,7 @@ class Answers:
 
     def __init__(self, wanted: Form) -> None:
         self._answers = [_Answer(index, wanted) for index in range(wanted.alternatives)]
+        self.may_be_cut = wanted.single_call
         self._tokens = 0
         self._usage: _Usage | None = None
 
@@ -204,20 +205,23 @@ class _Answer:
 
     def take_in(self, choice: _Choice) -> None:
         delta = choice.delta
-        if self._single_call and delta.tool_calls and any(call.index for call in delta.tool_calls):
-            self.is_enough = True
+        if delta.tool_calls:
+            self._take_calls(delta.tool_calls)
         if self.is_enough:
             return
         if delta.content:
             self._texts.append(delta.content)
-        if delta.tool_calls:
-            self._tool_calls.extend(map(_piece, delta.tool_calls))
         if delta.content or delta.tool_calls:
             self._tokens += 1
         if choice.logprobs is not None and choice.logprobs.content:
             self._logprobs.extend(logprob_of(token, self._top) for token in choice.logprobs.content)
         if choice.finish_reason is not None:
             self.finish_reason = choice.finish_reason
+
+    def _take_calls(self, calls: list[_ToolCall]) -> None:
+        self.is_enough = self.is_enough or (self._single_call and any(call.index for call in calls))
+        if not self.is_enough:
+            self._tool_calls.extend(map(_piece, calls))
 
     def take(self) -> Delta | None:
         if not self._tokens:
