@@ -22,7 +22,7 @@ from deploy.local.process_groups import ProcessGroups
 from deploy.local.progress import Progress, State, suite_memory_mb, view
 from deploy.local.servers import ClusterError
 from deploy.local.settings import SettingError, Settings, read_settings
-from deploy.local.suite import PORT_NAMES, STAGES, External, Suite, compose
+from deploy.local.suite import STAGES, External, Suite, compose, port_names
 from deploy.local.supervisor import Supervisor
 
 _EXTERNAL_ATTEMPTS = 3
@@ -58,7 +58,7 @@ def main() -> int:
 
 async def _run(settings: Settings, folder: DataFolder, until: str, began: float) -> None:
     name = uuid.uuid4().hex
-    suite = compose(settings, name, free_ports(PORT_NAMES), os.environ, until)
+    suite = compose(settings, name, free_ports(port_names(settings)), os.environ, until)
     if suite.missing:
         raise LaunchError("".join(f"\n  {missing}" for missing in suite.missing))
     interrupted = _interrupts()

@@ -8,6 +8,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 _LAST_PORT = 65535
+_MOST_WORKERS = 64
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -36,6 +37,10 @@ class Settings:
         metadata={"description": "Ollama to look for at the start; where empty, inference still asks its usual place"},
     )
     vllm_base_url: str = field(default="", metadata={"description": "vLLM to look for at the start; empty for none"})
+    inference_workers: int = field(
+        default=1, metadata={"description": "processes of the inference service; above 1, one more loads the embedded models"}
+    )
+    """One by default: it serves what one person asks, and each further one takes the memory of a Python process."""
 
     @property
     def local_host(self) -> str:
@@ -52,7 +57,8 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     """Build the settings from environment variables; an empty variable counts as unset.
 
     Raises:
-        SettingError: PORT is no number or out of range, DATABASE_URL no address of a PostgreSQL, or LOG_LEVEL unknown.
+        SettingError: PORT or INFERENCE_WORKERS is no number or out of range, DATABASE_URL no address of a PostgreSQL, or
+            LOG_LEVEL unknown.
     """
     given = {name: value.strip() for name, value in environment.items() if value.strip()}
     if (level := given.get("LOG_LEVEL", "INFO")).upper() not in _LOG_LEVELS:
@@ -68,6 +74,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         qdrant_url=given.get("QDRANT_URL", ""),
         ollama_base_url=given.get("OLLAMA_BASE_URL", ""),
         vllm_base_url=given.get("VLLM_BASE_URL", ""),
+        inference_workers=_workers(given.get("INFERENCE_WORKERS", "1")),
     )
 
 
@@ -82,5 +89,12 @@ def _database_url(text: str) -> str:
 def _port(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= _LAST_PORT:
         message = f"PORT is {text!r}: it must be a number from 1 to {_LAST_PORT}, for example PORT=8081"
+        raise SettingError(message)
+    return int(text)
+
+
+def _workers(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST_WORKERS:
+        message = f"INFERENCE_WORKERS is {text!r}: it must be a number from 1 to {_MOST_WORKERS}; more than cores are of no use"
         raise SettingError(message)
     return int(text)

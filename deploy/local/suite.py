@@ -1,7 +1,7 @@
 """Which processes make a suite, in which order, with which environment."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from deploy.local import servers
@@ -12,13 +12,22 @@ from deploy.local.servers import Missing
 from deploy.local.settings import Settings
 
 STAGES = ("servers", "migrations", "services", "gateway", "sample")
-PORT_NAMES = (
-    *("postgres", "valkey", "qdrant", "gateway_admin", "gateway_authorizer"),
-    *("inference", "retrieval", "experiments"),
-    *("inference_metrics", "retrieval_metrics", "experiments_metrics", "gateway_metrics"),
-)
+_SERVERS = ("postgres", "valkey", "qdrant", "gateway_admin", "gateway_authorizer", "gateway_metrics")
+# The process that loads the embedded models where several workers share them.
+_LENDER = "inference-engines"
 # What a server of ours must not hear: it would take these as its own settings, or has no business with them.
 _NOT_FOR_SERVERS = ("PG", "DATABASE_URL", "REDIS_URL", "OPENAI_API_KEY", "ANTHROPIC_API_KEY")
+
+
+def port_names(settings: Settings) -> tuple[str, ...]:
+    """What needs a port of its own."""
+    services = (*workers(settings), *((_LENDER,) if settings.inference_workers > 1 else ()), "retrieval", "experiments")
+    return (*_SERVERS, *services, *(f"{name}_metrics" for name in services))
+
+
+def workers(settings: Settings) -> tuple[str, ...]:
+    """The processes that serve inference. Each is an endpoint of its own: a shared port would pin Envoy to one of them."""
+    return ("inference", *(f"inference-{number}" for number in range(2, settings.inference_workers + 1)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +72,8 @@ def compose(
     shared = {
         **{external.variable: external.url for external in externals},
         **urls,
-        **{f"{name.upper()}_ADDRESS": f"127.0.0.1:{ports[name]}" for name in ("inference", "retrieval", "experiments")},
+        "INFERENCE_ADDRESS": ",".join(f"127.0.0.1:{ports[name]}" for name in workers(settings)),
+        **{f"{name.upper()}_ADDRESS": f"127.0.0.1:{ports[name]}" for name in ("retrieval", "experiments")},
     }
     everything = [*own, *_services(settings, ports, {**environment, **shared})]
     wanted = STAGES[: STAGES.index(until) + 1]
@@ -137,13 +147,14 @@ def _services(settings: Settings, ports: Mapping[str, int], environment: Mapping
     def at(name: str) -> str:
         return f"127.0.0.1:{ports[name]}"
 
-    def service(name: str, after: Sequence[str]) -> Process:
+    def service(name: str, after: Sequence[str], own: Mapping[str, str] | None = None) -> Process:
         return Process(
             name=name,
             stage="services",
-            command=_module(f"services.{name}"),
+            command=_module(f"services.{name.partition('-')[0]}"),
             environment={
                 **environment,
+                **(own or {}),
                 "GRPC_ADDRESS": at(name),
                 "METRICS_ADDRESS": at(f"{name}_metrics"),
                 # gRPC would log about each child process, and its fork handlers are of no use to children that exec.
@@ -163,8 +174,7 @@ def _services(settings: Settings, ports: Mapping[str, int], environment: Mapping
     }
     return [
         Process("migrations", "migrations", _module("services.chassis.migrate"), environment, after=("postgres",)),
-        # Needs nobody to start with, and loading its models takes longest: so it starts at once.
-        service("inference", after=()),
+        *_inference(settings, ports, service),
         service("experiments", after=("migrations", "valkey")),
         service("retrieval", after=("migrations", "valkey", "qdrant")),
         Process(
@@ -172,7 +182,7 @@ def _services(settings: Settings, ports: Mapping[str, int], environment: Mapping
             stage="gateway",
             command=_module("services.gateway"),
             environment=gateway_environment,
-            after=("inference", "experiments", "retrieval"),
+            after=(*workers(settings), "experiments", "retrieval"),
             ready=http_answers(f"{settings.base_url}/healthz", status=200),
             address=settings.base_url,
         ),
@@ -186,6 +196,16 @@ def _services(settings: Settings, ports: Mapping[str, int], environment: Mapping
             start_limit_s=180.0,
         ),
     ]
+
+
+def _inference(settings: Settings, ports: Mapping[str, int], service: Callable[..., Process]) -> list[Process]:
+    """Needs nobody to start with, and loading its models takes longest: so it starts at once."""
+    names = workers(settings)
+    if len(names) == 1:
+        return [service("inference", after=())]
+    shared = {"WORKERS": str(len(names)), "ENGINES_ADDRESS": f"127.0.0.1:{ports[_LENDER]}"}
+    lender = service(_LENDER, (), {**shared, "WORKER": "0"})
+    return [lender, *(service(name, (_LENDER,), {**shared, "WORKER": str(number)}) for number, name in enumerate(names, 1))]
 
 
 def _module(name: str) -> tuple[str, ...]:

@@ -22,5 +22,17 @@ OPTIONS: Final = (
 
 
 async def open_channel(stack: AsyncExitStack, target: str) -> grpc.aio.Channel:
-    """Opens a channel to `host:port` that closes with the stack. Connects lazily, and again after each loss."""
-    return await stack.enter_async_context(grpc.aio.insecure_channel(target, options=OPTIONS))
+    """Opens a channel to `host:port` that closes with the stack. Connects lazily, and again after each loss.
+
+    Of several targets, separated by commas, each call takes the next one that is there. They must be IP addresses of one kind.
+    """
+    return await stack.enter_async_context(grpc.aio.insecure_channel(one_target(target), options=OPTIONS))
+
+
+def one_target(targets: str) -> str:
+    """Several addresses, separated by commas, as grpc takes them; a single one as it is."""
+    addresses = [address.strip() for address in targets.split(",") if address.strip()]
+    if len(addresses) < 2:  # noqa: PLR2004 - nothing to spread over
+        return targets.strip()
+    kind = "ipv6" if addresses[0].startswith("[") else "ipv4"
+    return f"{kind}:{','.join(addresses)}"

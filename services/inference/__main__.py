@@ -13,6 +13,8 @@ from penstock.inference.v1 import (
     model_service_pb2_grpc,
     openai_service_pb2_grpc,
     policy_service_pb2_grpc,
+    prompt_service_pb2_grpc,
+    routing_service_pb2_grpc,
     tokenization_service_pb2_grpc,
 )
 
@@ -20,13 +22,16 @@ from services.chassis import server, telemetry
 from services.chassis.channels import open_channel
 from services.chassis.server import Served
 from services.chassis.settings import read
-from services.inference.admission import Admission
+from services.inference.auto.chooser import Chooser
+from services.inference.auto.gauges import LearningGauges
+from services.inference.auto.learning import Learning
+from services.inference.auto.sqlite import SqliteRecords
 from services.inference.cached_vectors import CachedVectors
 from services.inference.caching import CachedInference
 from services.inference.gauges import Gauges
 from services.inference.generation import TimeLimits
 from services.inference.handlers import EmbeddingService, GenerationService, TokenizationService
-from services.inference.inference import Inference
+from services.inference.inference import EMBEDDING_ROOM, Inference
 from services.inference.lifecycle import ModelLifecycle
 from services.inference.memory import Memory
 from services.inference.metrics import Figures, Metered
@@ -35,10 +40,19 @@ from services.inference.models import Models
 from services.inference.openai_handlers import OpenAIService
 from services.inference.policy_file import PolicyFile
 from services.inference.policy_handlers import PolicyService
+from services.inference.prompt_handlers import PromptService
+from services.inference.prompts.files import PromptFiles
 from services.inference.resilience import Patience
 from services.inference.routing import Router
+from services.inference.routing_handlers import RoutingService
+from services.inference.semantic.gauges import SemanticGauges
+from services.inference.semantic.index import Embedder, SemanticIndex
 from services.inference.settings import InferenceSettings
 from services.chassis.cache.tiers import Tiers
+from services.inference.workers.engine_handlers import Lender, register
+from services.inference.workers.forwarding_handlers import ForwardedModelService
+from services.inference.workers.frames import SERVICE
+from services.inference.workers.house import House
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,50 +72,112 @@ def main() -> None:
 
     async def build(stack: AsyncExitStack, lifecycle: Lifecycle) -> Sequence[Served]:  # noqa: ARG001 - no stream outlives its call
         memory = await stack.enter_async_context(Memory(least=settings.min_memory, most=settings.max_memory))
-        engines = [*_remote_engines(settings), *_embedded_engines(settings, memory)]
-        for engine in engines:
-            stack.push_async_callback(engine.close)
-        models = Models(
-            engines,
-            auto_model=settings.auto_model,
-            auto_embedding_model=settings.auto_embedding_model,
-            probe_seconds=settings.probe_seconds,
-        )
-        await stack.enter_async_context(models)
-        policy = await stack.enter_async_context(PolicyFile(settings.policy_path))
-        router = Router(models, policy=lambda: policy.policy)
+        house = await stack.enter_async_context(_house(settings))
+        embedded = house.borrowed or _embedded_engines(settings, memory)
+        engines = [*_remote_engines(settings), *embedded, *_extractive(embedded)]
+        models = await _models(settings, engines, stack)
+        policy = await stack.enter_async_context(PolicyFile(settings.policy_path, changed=partial(house.tell, "policy")))
+        house.listen("policy", policy.look)
+        learning = Learning(SqliteRecords(settings.data_dir / "routing.db"), lambda: policy.policy)
+        await stack.enter_async_context(learning)
+        chooser = Chooser(learning.fitted)
+        router = Router(models, policy=lambda: policy.policy, room=house.rooms.open, chooser=chooser)
         await _watch_queues(settings, router, stack)
-        admission = Admission(settings.max_concurrency, tenant_room=settings.tenant_concurrency)
+        admission = house.rooms.open("generation", settings.max_concurrency, tenant_room=settings.tenant_concurrency)
         assigner = await _assigner(settings, stack)
+        prompts = PromptFiles(settings.prompts_folder)
         inference = Inference(
             models,
             assigner,
             router=router,
             admission=admission,
+            embedding=house.rooms.open("embedding", *EMBEDDING_ROOM),
             limits=TimeLimits(settings.first_token_seconds, settings.inter_token_seconds, settings.total_seconds),
             patience=Patience(total=settings.max_attempts),
+            prompts=prompts,
+            record=learning.record,
         )
         answers, vectors = _caches(settings, stack)
-        cached = CachedInference(inference, CachedVectors(inference, models, vectors), inference.plan, assigner, answers)
-        Gauges(models, router, admission, (answers, vectors))
-        figures = Figures(lambda: (one.model.name for one in models.listed()))
-        memory.observe = partial(figures.loaded, "llamacpp")
-        served = _served(
-            Metered(cached if settings.cache_bytes else inference, figures),
-            models,
-            ModelService(models, ModelLifecycle(models, engines, memory), memory),
+        cached_vectors = CachedVectors(inference, models, vectors)
+        semantic = _semantic(settings, cached_vectors)
+        cached = CachedInference(
+            inference,
+            cached_vectors,
+            plan=inference.plan,
+            shape=inference.shape,
+            assigner=assigner,
+            tiers=answers,
+            semantic=semantic,
         )
+        figures = _figures(models, memory)
+        Gauges(None if house.borrowed else models, router, admission, (answers, vectors))
+        LearningGauges(learning)
+        model_service: model_service_pb2_grpc.ModelServiceServicer
+        model_service = local = ModelService(models, ModelLifecycle(models, engines, memory), memory)
+        if house.channel is not None:
+            house.listen("models", models.look)
+            model_service = ForwardedModelService(local, models, house.borrowed, house.channel, partial(house.tell, "models"))
+        served = _served(Metered(cached if settings.cache_bytes else inference, figures), models, model_service)
         return [
             *served,
             Served(
                 f"{_PACKAGE}.PolicyService", PolicyService(policy), policy_service_pb2_grpc.add_PolicyServiceServicer_to_server
             ),
+            Served(
+                f"{_PACKAGE}.RoutingService",
+                RoutingService(learning),
+                routing_service_pb2_grpc.add_RoutingServiceServicer_to_server,
+            ),
+            Served(
+                f"{_PACKAGE}.PromptService", PromptService(prompts), prompt_service_pb2_grpc.add_PromptServiceServicer_to_server
+            ),
         ]
 
-    server.run("inference", settings, build)
+    server.run("inference", settings, build if settings.worker else partial(_lender, settings))
 
 
-def _served(inference: Serves, models: Models, model_service: ModelService) -> list[Served]:
+async def _lender(settings: InferenceSettings, stack: AsyncExitStack, lifecycle: Lifecycle) -> Sequence[Served]:  # noqa: ARG001 - as above
+    """The process that runs the embedded engines for several workers, and manages the models of all engines for them."""
+    memory = await stack.enter_async_context(Memory(least=settings.min_memory, most=settings.max_memory))
+    embedded = _embedded_engines(settings, memory)
+    engines = [*_remote_engines(settings), *embedded]
+    models = await _models(settings, engines, stack)
+    _figures(models, memory)
+    Gauges(models)
+    lender = Lender({engine.name: engine for engine in embedded})
+    return [
+        _model_service(ModelService(models, ModelLifecycle(models, engines, memory), memory)),
+        Served(SERVICE, lender, register),
+    ]
+
+
+def _house(settings: InferenceSettings) -> House:
+    return House(settings.data_dir / "workers", settings.worker, settings.workers, settings.engines_address)
+
+
+async def _models(settings: InferenceSettings, engines: Sequence[Engine], stack: AsyncExitStack) -> Models:
+    for engine in engines:
+        stack.push_async_callback(engine.close)
+    models = Models(
+        engines,
+        auto_model=settings.auto_model,
+        auto_embedding_model=settings.auto_embedding_model,
+        probe_seconds=settings.probe_seconds,
+    )
+    return await stack.enter_async_context(models)
+
+
+def _figures(models: Models, memory: Memory) -> Figures:
+    figures = Figures(lambda: (one.model.name for one in models.listed()))
+    memory.observe = partial(figures.loaded, "llamacpp")
+    return figures
+
+
+def _model_service(service: model_service_pb2_grpc.ModelServiceServicer) -> Served:
+    return Served(f"{_PACKAGE}.ModelService", service, model_service_pb2_grpc.add_ModelServiceServicer_to_server)
+
+
+def _served(inference: Serves, models: Models, model_service: model_service_pb2_grpc.ModelServiceServicer) -> list[Served]:
     return [
         Served(
             f"{_PACKAGE}.GenerationService",
@@ -118,7 +194,7 @@ def _served(inference: Serves, models: Models, model_service: ModelService) -> l
             TokenizationService(models),
             tokenization_service_pb2_grpc.add_TokenizationServiceServicer_to_server,
         ),
-        Served(f"{_PACKAGE}.ModelService", model_service, model_service_pb2_grpc.add_ModelServiceServicer_to_server),
+        _model_service(model_service),
         Served(
             f"{_PACKAGE}.OpenAIService",
             OpenAIService(inference, models),
@@ -139,6 +215,15 @@ def _caches(settings: InferenceSettings, stack: AsyncExitStack) -> tuple[Tiers, 
     return Tiers("responses", room, seconds, shared), Tiers("embeddings", room, seconds, shared)
 
 
+def _semantic(settings: InferenceSettings, vectors: CachedVectors) -> SemanticIndex | None:
+    if not (settings.semantic_cache_threshold and settings.cache_bytes):
+        return None
+    embedder = Embedder(settings.semantic_cache_model, settings.semantic_cache_fingerprint, settings.semantic_cache_threshold)
+    index = SemanticIndex(vectors, embedder, settings.semantic_cache_bytes)
+    SemanticGauges(index)
+    return index
+
+
 async def _assigner(settings: InferenceSettings, stack: AsyncExitStack) -> Assigner | None:
     if not settings.experiments_address:
         return None
@@ -153,12 +238,12 @@ def _remote_engines(settings: InferenceSettings) -> list[Engine]:
     anthropic_key = settings.anthropic_api_key.get_secret_value()
     if not (settings.vllm_base_url or settings.openai_base_url or settings.ollama_base_url or anthropic_key):
         return []
-    # aiohttp takes 10 MiB that a suite without such engines need not pay.
-    from services.inference.engines.anthropic import AnthropicEngine  # noqa: PLC0415 - brings aiohttp
-    from services.inference.engines.ollama import OllamaEngine  # noqa: PLC0415 - brings aiohttp
-    from services.inference.engines.openai import OpenAIEngine  # noqa: PLC0415 - brings aiohttp
-    from services.inference.engines.remote import Limits  # noqa: PLC0415 - brings aiohttp
-    from services.inference.engines.vllm import VllmEngine  # noqa: PLC0415 - brings aiohttp
+    # A suite without such engines need not pay for their client.
+    from services.inference.engines.anthropic import AnthropicEngine  # noqa: PLC0415 - brings the HTTP client
+    from services.inference.engines.ollama import OllamaEngine  # noqa: PLC0415 - brings the HTTP client
+    from services.inference.engines.openai import OpenAIEngine  # noqa: PLC0415 - brings the HTTP client
+    from services.inference.engines.remote import Limits  # noqa: PLC0415 - brings the HTTP client
+    from services.inference.engines.vllm import VllmEngine  # noqa: PLC0415 - brings the HTTP client
 
     limits = Limits(settings.connect_seconds, settings.first_token_seconds, settings.inter_token_seconds)
     embedders, viewers = _names(settings.embedding_models), _names(settings.image_models)
@@ -184,7 +269,7 @@ async def _watch_queues(settings: InferenceSettings, router: Router, stack: Asyn
     urls = _urls(settings.vllm_base_url)
     if len(urls) > 1:
         from services.inference.engines.remote import Limits  # noqa: PLC0415 - as in `_remote_engines`
-        from services.inference.engines.vllm_queue import VllmQueues  # noqa: PLC0415 - brings aiohttp
+        from services.inference.engines.vllm_queue import VllmQueues  # noqa: PLC0415 - brings the HTTP client
 
         # vLLM's servers are the first of the engines.
         servers = zip(router.models.engines, urls, strict=False)
@@ -201,9 +286,8 @@ def _urls(given: str) -> list[str]:
 
 
 def _embedded_engines(settings: InferenceSettings, memory: Memory) -> list[Engine]:
-    """Engines in this process. One whose package is not installed is left out, and the log says so."""
+    """Engines in this process that load models. One whose package is not installed is left out, and the log says so."""
     engines: list[Engine] = []
-    embedder: Engine | None = None
     try:
         from services.inference.engines.llamacpp import LlamaCppEngine  # noqa: PLC0415 - its package may be missing
 
@@ -217,16 +301,19 @@ def _embedded_engines(settings: InferenceSettings, memory: Memory) -> list[Engin
         minilm = MiniLMEngine()
         minilm.start_loading()
         engines.append(minilm)
-        embedder = minilm
     except ImportError as error:
         _log.warning("engine minilm is left out: %s is not installed", error.name)
+    return engines
+
+
+def _extractive(embedded: Sequence[Engine]) -> list[Engine]:
+    """The engine that needs no model, and embeds with another one where that is there."""
     try:
         from services.inference.engines.extractive import ExtractiveEngine  # noqa: PLC0415 - as above
-
-        engines.append(ExtractiveEngine(embedder))
     except ImportError as error:
         _log.warning("engine extractive is left out: %s is not installed", error.name)
-    return engines
+        return []
+    return [ExtractiveEngine(next((engine for engine in embedded if engine.name == "minilm"), None))]
 
 
 if __name__ == "__main__":

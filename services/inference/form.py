@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
+import msgspec
+
 
 @dataclass(frozen=True, slots=True)
 class Image:
@@ -70,23 +72,20 @@ class ToolUse(StrEnum):
     REQUIRED = "required"
 
 
-@dataclass(frozen=True, slots=True)
-class JsonSchema:
+class JsonSchema(msgspec.Struct, frozen=True, tag=True):
     """The text is JSON that fits the schema, itself given as the text of a JSON object: `{}` lets any JSON object through."""
 
     schema: str
     name: str = "answer"
 
 
-@dataclass(frozen=True, slots=True)
-class Regex:
+class Regex(msgspec.Struct, frozen=True, tag=True):
     """The whole text matches the pattern."""
 
     pattern: str
 
 
-@dataclass(frozen=True, slots=True)
-class OneOf:
+class OneOf(msgspec.Struct, frozen=True, tag=True):
     """The text is one of these."""
 
     texts: tuple[str, ...]

@@ -1,5 +1,8 @@
 """How inference stands, read when Prometheus asks: queues, circuit breakers, memory of models, caches.
 
+Of several workers each tells its own share of the queues, of what is under way and of the caches; the sum is the whole.
+What models take is told by the process that has them loaded.
+
 Reading happens in the thread that serves /metrics, so it only takes copies of what the event loop keeps.
 """
 
@@ -28,13 +31,13 @@ _BREAKER: Final = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerSta
 
 
 class Gauges(Collector):
-    """Reads the state of inference; registers itself."""
+    """Reads the state of inference, as far as this process has it; registers itself."""
 
     def __init__(
         self,
-        models: Models,
-        router: Router,
-        admission: Admission,
+        models: Models | None = None,
+        router: Router | None = None,
+        admission: Admission | None = None,
         caches: Sequence[Tiers] = (),
         registry: CollectorRegistry = REGISTRY,
     ) -> None:
@@ -46,24 +49,31 @@ class Gauges(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """What Prometheus gets."""
-        yield from self._queues()
-        yield from self._backends()
+        if self._admission is not None:
+            yield from self._queues(self._admission)
+        if self._router is not None:
+            yield from self._backends(self._router)
+        if self._models is not None:
+            yield from self._memory(self._models)
+        if self._caches:
+            yield from self._lookups()
+
+    def _memory(self, models: Models) -> Iterator[Metric]:
         memory = GaugeMetricFamily(
             "penstock_inference_model_memory_bytes",
             "Memory that a loaded model takes, as far as its engine tells.",
             labels=("gen_ai_provider_name", "gen_ai_response_model"),
         )
-        for listed in self._models.listed():
+        for listed in models.listed():
             model = listed.model
             if model.residence is not None:
                 memory.add_metric((model.engine, model.name), model.residence.memory_bytes)
         yield memory
-        yield from self._lookups()
 
-    def _queues(self) -> Iterator[Metric]:
+    def _queues(self, admission: Admission) -> Iterator[Metric]:
         waiting = GaugeMetricFamily("penstock_inference_queue_depth", "Requests that wait for room.", labels=("priority",))
         running = GaugeMetricFamily("penstock_inference_running", "Requests that have room and work.", labels=("priority",))
-        for priority, load in self._admission.load().items():
+        for priority, load in admission.load().items():
             waiting.add_metric((priority.name.lower(),), load.waiting)
             running.add_metric((priority.name.lower(),), load.in_use)
         yield waiting
@@ -90,7 +100,7 @@ class Gauges(Collector):
         yield lookups
         yield used
 
-    def _backends(self) -> Iterator[Metric]:
+    def _backends(self, router: Router) -> Iterator[Metric]:
         breaker = GaugeMetricFamily(
             "penstock_inference_breaker_state",
             "Whether requests go to a backend: 0 closed (they do), 1 half open (one may try), 2 open (they don't).",
@@ -101,7 +111,7 @@ class Gauges(Collector):
             "Requests under way at a backend.",
             labels=("backend", "gen_ai_response_model"),
         )
-        for backend in list(self._router.backends()):
+        for backend in list(router.backends()):
             labels = (backend.name, backend.found.model.name)
             breaker.add_metric(labels, _BREAKER[backend.breaker.state])
             in_flight.add_metric(labels, backend.in_flight)

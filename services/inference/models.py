@@ -195,6 +195,11 @@ class Models:
         """Asks all engines at once."""
         await asyncio.gather(*(self._probe(known) for known in self._known))
 
+    def look(self) -> None:
+        """Has all engines asked soon, as another process has changed something of theirs."""
+        for known in self._known:
+            known.suspect.set()
+
     def suspect(self, engine: Engine) -> None:
         """Has an engine that failed a request probed at once instead of in its turn."""
         for known in self._known:

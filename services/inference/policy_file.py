@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -15,6 +16,7 @@ from services.inference.policy import Policy, checked
 from services.inference.whole_files import locked, write
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 _log = logging.getLogger(__name__)
@@ -38,11 +40,14 @@ class PolicyFile:
     Args:
         path: The file; it need not exist.
         seconds: How often to look whether it has changed.
+        changed: Told when `update` has changed it.
     """
 
-    def __init__(self, path: Path, seconds: float = 1.0) -> None:
+    def __init__(self, path: Path, seconds: float = 1.0, changed: Callable[[], None] = lambda: None) -> None:
         self._path = path
         self._seconds = seconds
+        self._changed = changed
+        self._due = asyncio.Event()
         self._current = Current(Policy(), "")
         self._seen: tuple[int, int, int] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -83,11 +88,19 @@ class PolicyFile:
         async with self._turn:
             text = await asyncio.to_thread(self._replace, policy, revision)
             self._current = Current(policy, _revision(text))
+            self._changed()
             return self._current
+
+    def look(self) -> None:
+        """Looks at the file at once instead of in its turn."""
+        self._due.set()
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(self._seconds)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._seconds):
+                    await self._due.wait()
+            self._due.clear()
             async with self._turn:
                 await self._look()
 

@@ -32,6 +32,7 @@ class SlowEngine:
     def __init__(self) -> None:
         self.url = ""
         self.started = 0
+        self.peak = 0
         self.asked: Counter[str] = Counter()
         self.closed_at: list[float] = []
         self._loop = asyncio.new_event_loop()
@@ -50,6 +51,7 @@ class SlowEngine:
         if refused is not None:
             return refused
         self.started += 1
+        self.peak = max(self.peak, self.in_flight)
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         try:

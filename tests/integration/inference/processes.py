@@ -56,9 +56,9 @@ class LlamaServer:
 class Service:
     """`python -m services.NAME`."""
 
-    def __init__(self, folder: Path, name: str = "inference", **variables: str) -> None:
-        self.address = f"127.0.0.1:{free_port()}"
-        self.log = folder / f"{name}.log"
+    def __init__(self, folder: Path, name: str = "inference", *, address: str = "", **variables: str) -> None:
+        self.address = address or f"127.0.0.1:{free_port()}"
+        self.log = folder / f"{name}{variables.get('WORKER', '')}.log"
         self._process = _start(name, self.log, {"GRPC_ADDRESS": self.address, "DATA_DIR": str(folder), **variables})
         with grpc.insecure_channel(self.address) as channel:
             health: Any = health_pb2_grpc.HealthStub(channel)
@@ -68,6 +68,11 @@ class Service:
         """Tells it to stop; its exit status."""
         self._process.terminate()
         return self._process.wait(20)
+
+    def kill(self) -> None:
+        """Ends it without a word."""
+        self._process.kill()
+        self._process.wait(20)
 
 
 def _start(name: str, log: Path, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.settings import read_settings
-from deploy.local.suite import PORT_NAMES, STAGES, Suite, compose
+from deploy.local.settings import SettingError, read_settings
+from deploy.local.suite import STAGES, Suite, compose, port_names
 from deploy.local.supervisor import stopping_order
 
 GIVEN = {
@@ -18,8 +18,9 @@ GIVEN = {
 
 def make(folder: Path, environment: Mapping[str, str] | None = None, until: str = STAGES[-1]) -> Suite:
     environment = {"DATA_DIR": str(folder), "PORT": "8081", **(environment or {})}
-    ports = {name: 20000 + number for number, name in enumerate(PORT_NAMES)}
-    return compose(read_settings(environment), "suite", ports, environment, until)
+    settings = read_settings(environment)
+    ports = {name: 20000 + number for number, name in enumerate(port_names(settings))}
+    return compose(settings, "suite", ports, environment, until)
 
 
 def test_it_is_stopped_from_the_outside_in(tmp_path: Path) -> None:
@@ -38,6 +39,28 @@ def test_every_need_is_met_by_a_process_of_the_suite(tmp_path: Path) -> None:
     processes = make(tmp_path).processes
     names = {process.name for process in processes}
     assert all(names.issuperset(process.after) for process in processes)
+
+
+def test_each_worker_has_a_port_of_its_own_and_all_borrow_from_one(tmp_path: Path) -> None:
+    processes = {process.name: process for process in make(tmp_path, {"INFERENCE_WORKERS": "3"}).processes}
+    names = ["inference", "inference-2", "inference-3"]
+    lender, workers = processes["inference-engines"], [processes[name] for name in names]
+    addresses = [worker.environment["GRPC_ADDRESS"] for worker in workers]
+    assert lender.environment["WORKER"] == "0"
+    assert [worker.environment["WORKER"] for worker in workers] == ["1", "2", "3"]
+    assert {worker.environment["WORKERS"] for worker in (lender, *workers)} == {"3"}
+    assert {worker.environment["ENGINES_ADDRESS"] for worker in workers} == {lender.environment["GRPC_ADDRESS"]}
+    assert processes["gateway"].environment["INFERENCE_ADDRESS"].split(",") == addresses
+    assert set(names) < set(processes["gateway"].after)
+    ports = [lender.environment["GRPC_ADDRESS"], *addresses]
+    ports += [process.environment["METRICS_ADDRESS"] for process in (lender, *workers)]
+    assert len(set(ports)) == 8
+
+
+@pytest.mark.parametrize("number", ["0", "65", "two"])
+def test_a_number_of_workers_that_makes_no_sense_is_refused(number: str) -> None:
+    with pytest.raises(SettingError, match="INFERENCE_WORKERS"):
+        read_settings({"INFERENCE_WORKERS": number})
 
 
 @pytest.mark.parametrize("until", STAGES)
