@@ -19,7 +19,8 @@ from benchmarks.table import render
 from services.chassis.postgres import open_pool
 from services.experiments.analysis import Metric, Plan, Role
 from services.experiments.analyst import Analyst
-from services.experiments.experiments import Design, Experiments
+from services.experiments.experiments import Design
+from services.experiments.lifecycle import Experiments
 from services.experiments.results import results
 from services.experiments.stores.postgres import PostgresStore
 from tests.support.postgres import Postgres

@@ -21,7 +21,7 @@ from services.chassis.settings import read
 from services.experiments import handlers
 from services.experiments.analyst import Analyst
 from services.experiments.configuration import ConfigurationFeed
-from services.experiments.experiments import Experiments
+from services.experiments.lifecycle import Experiments
 from services.experiments.outcomes import Outcomes
 from services.experiments.settings import ExperimentsSettings
 from services.experiments.stores.postgres import PostgresStore

@@ -1,21 +1,22 @@
-"""Experiments and their life: DRAFT, RUNNING, PAUSED, STOPPED."""
+"""Experiments: what is decided at their creation, and what becomes of them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from penstock.assignment import Arm, Plan, RequestType, Unit
+from penstock.audience import EVERYONE, Audience, Condition
 
 from services.chassis.errors import Failure, Reason, invalid_field
 from services.experiments.analysis import Plan as AnalysisPlan
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from services.experiments.analysis import Metric
     from services.experiments.store import Store
 
@@ -31,6 +32,27 @@ class State(StrEnum):
     RUNNING = "RUNNING"
     PAUSED = "PAUSED"
     STOPPED = "STOPPED"
+    CONCLUDED = "CONCLUDED"
+
+
+@dataclass(frozen=True, slots=True)
+class Ramp:
+    """How traffic grows: ascending shares above 0 to 1, and how many seconds each lasts at least; None: only by hand."""
+
+    stages: tuple[float, ...]
+    stage_seconds: float | None = None
+
+    def after(self, traffic: float) -> float | None:
+        """The first stage above this share; None at the last."""
+        return next((stage for stage in self.stages if stage > traffic), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """One dimension of a factorial design; its first level is the control."""
+
+    factor: str
+    levels: tuple[Arm, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +63,15 @@ class Design:
         experiment: Id.
         hypothesis: What one hopes to learn.
         unit: What is randomised.
-        variants: 2 to 20, with different ids; the first is the control.
+        variants: 2 to 20, with different ids; the first is the control. With `factors`, all combinations of their levels.
         metrics: Up to 50, with different ids.
         request_types: Which calls take part; empty means all.
         analysis: How it is analysed.
+        targeting: Conditions that must all hold.
+        layer: Its layer; empty is the common one.
+        layer_share: How much of its layer it owns, above 0 to 1.
+        ramp: How traffic grows; None: all units from the start.
+        factors: The factorial design; empty without one.
     """
 
     experiment: str
@@ -54,16 +81,52 @@ class Design:
     metrics: tuple[Metric, ...] = ()
     request_types: tuple[RequestType, ...] = ()
     analysis: AnalysisPlan = field(default_factory=AnalysisPlan)
+    targeting: tuple[Condition, ...] = ()
+    layer: str = ""
+    layer_share: float = 1.0
+    ramp: Ramp | None = None
+    factors: tuple[Factor, ...] = ()
 
     def fingerprint(self) -> str:
         """Tells a repeated creation from another one under the same key."""
-        written = json.dumps(asdict(self), sort_keys=True, default=str)
-        return hashlib.sha256(written.encode()).hexdigest()
+        written = asdict(self)
+        # A design without what came later has the fingerprint that it had then.
+        for name in ("targeting", "layer", "ramp", "factors"):
+            if not written[name]:
+                del written[name]
+        if not self.layer:
+            del written["layer_share"]
+        return hashlib.sha256(json.dumps(written, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """What was decided: the variant that won, empty for none, why, when and by whom."""
+
+    winner: str
+    why: str
+    time: datetime
+    who: str
 
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """A stored experiment. Times are aware and in UTC."""
+    """A stored experiment. Times are aware and in UTC.
+
+    Attributes:
+        design: What was decided at its creation.
+        state: Where it is in its life.
+        hash_version: Of the assignment.
+        salt: Of the assignment.
+        create_time: When it was created.
+        start_time: When it was first started.
+        stop_time: When it was stopped.
+        traffic: Share of the units that take part, 0 to 1.
+        stage_time: When that share began; None without a ramp or before the start.
+        layer_start: Where its slice of the layer begins, 0 to 1.
+        paused: Variants that are paused by themselves.
+        conclusion: What was decided at its end.
+    """
 
     design: Design
     state: State
@@ -72,6 +135,11 @@ class Experiment:
     create_time: datetime
     start_time: datetime | None = None
     stop_time: datetime | None = None
+    traffic: float = 1.0
+    stage_time: datetime | None = None
+    layer_start: float = 0.0
+    paused: tuple[str, ...] = ()
+    conclusion: Conclusion | None = None
 
     @property
     def id(self) -> str:
@@ -80,14 +148,48 @@ class Experiment:
 
     def plan(self) -> Plan:
         """Ready to be evaluated."""
+        design = self.design
+        audience = Audience(design.targeting, design.layer, self.layer_start, design.layer_share, self.traffic)
         return Plan(
             experiment=self.id,
             salt=self.salt,
             hash_version=self.hash_version,
-            unit=self.design.unit,
-            arms=self.design.variants,
-            request_types=self.design.request_types,
+            unit=design.unit,
+            arms=design.variants,
+            request_types=design.request_types,
+            audience=EVERYONE if audience == EVERYONE else audience,
+            paused=self.paused,
         )
+
+    def arm(self, variant: str) -> Arm:
+        """The variant with this id, or VARIANT_NOT_FOUND."""
+        for arm in self.design.variants:
+            if arm.variant == variant:
+                return arm
+        raise Failure(
+            Reason.VARIANT_NOT_FOUND,
+            f"experiment {self.id!r} has no variant {variant!r}; it has {', '.join(a.variant for a in self.design.variants)}",
+            metadata={"experiment": self.id, "variant": variant},
+        )
+
+    def draft(self) -> Experiment:
+        """As it was when it was created, whatever has become of it since."""
+        return replace(
+            self,
+            state=State.DRAFT,
+            start_time=None,
+            stop_time=None,
+            traffic=first_traffic(self.design),
+            stage_time=None,
+            layer_start=0.0,
+            paused=(),
+            conclusion=None,
+        )
+
+
+def first_traffic(design: Design) -> float:
+    """The share of the units that a new experiment starts with."""
+    return design.ramp.stages[0] if design.ramp else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +206,37 @@ NOBODY: Final = Author()
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change as it was made. `before` is None for the creation; `number` grows with each change of any experiment."""
+    """One change as it was made.
+
+    Attributes:
+        number: Grows with each change.
+        before: None for the creation, and for what concerns no experiment.
+        after: None for what concerns no experiment.
+        time: When.
+        author: Who, why, and by which request.
+        experiment: Which; empty for what concerns them all.
+        what: What was done, where the states do not say it.
+    """
 
     number: int
     before: State | None
-    after: State
+    after: State | None
     time: datetime
     author: Author
+    experiment: str = ""
+    what: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """The settings of a winner as the default. `number` is 0 before it is stored."""
+
+    number: int
+    experiment: str
+    arm: Arm
+    request_types: tuple[RequestType, ...]
+    promote_time: datetime
+    revert_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +245,6 @@ class Page:
 
     experiments: tuple[Experiment, ...]
     next_before: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class ChangePage:
-    """Some changes, oldest first, and after which number the next page begins; None after the last."""
-
-    changes: tuple[Change, ...]
-    next_after: int | None
 
 
 def check_text(field: str, text: str) -> None:
@@ -155,73 +273,3 @@ def wrong_state(experiment: Experiment, problem: str) -> Failure:
         f"experiment {experiment.id!r} is {experiment.state}: {problem}",
         metadata={"experiment": experiment.id, "state": experiment.state},
     )
-
-
-class Experiments:
-    """Creates experiments and moves them through their life."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    async def create(self, design: Design, request_id: str = "", author: Author = NOBODY) -> Experiment:
-        """Stores a new experiment in DRAFT, or returns the earlier one where `request_id` was used for the same before."""
-        _check_design(design)
-        check_text("request_id", request_id)
-        experiment = Experiment(
-            design=design,
-            state=State.DRAFT,
-            hash_version=HASH_VERSION,
-            salt=secrets.token_hex(16),
-            create_time=datetime.now(UTC),
-        )
-        stored = await self._store.create(experiment, request_id, author)
-        # A repeated call gets the response it got before, whatever has become of the experiment since.
-        return replace(stored, state=State.DRAFT, start_time=None, stop_time=None)
-
-    async def get(self, experiment: str) -> Experiment:
-        """Returns one experiment, or raises EXPERIMENT_NOT_FOUND."""
-        return await existing(self._store, experiment)
-
-    async def page(self, size: int, before: int | None) -> Page:
-        """Returns up to `size` experiments, newest first, from the mark of an earlier page on; size 0 means 50."""
-        return await self._store.page(size or DEFAULT_PAGE, before)
-
-    async def start(self, experiment: str, author: Author = NOBODY) -> Experiment:
-        """Lets it assign, at first or after a pause; a running one stays as it is."""
-        sources = (State.DRAFT, State.PAUSED)
-        return await self._move(experiment, sources, State.RUNNING, author, "it cannot be started again; create a new one")
-
-    async def pause(self, experiment: str, author: Author = NOBODY) -> Experiment:
-        """Lets it assign nothing until it is started again; a paused one stays as it is."""
-        return await self._move(experiment, (State.RUNNING,), State.PAUSED, author, "only a running one can be paused")
-
-    async def stop(self, experiment: str, author: Author = NOBODY) -> Experiment:
-        """Ends its assigning for good; a stopped one stays as it is."""
-        sources = (State.RUNNING, State.PAUSED)
-        problem = "only one that was started can be stopped; start it first"
-        return await self._move(experiment, sources, State.STOPPED, author, problem)
-
-    async def changes(self, experiment: str, size: int, after: int) -> ChangePage:
-        """Up to `size` changes, oldest first, from after the number of an earlier one on; size 0 means 50."""
-        await self.get(experiment)
-        size = size or DEFAULT_PAGE
-        found = await self._store.list_changes(experiment, size + 1, after)
-        return ChangePage(found[:size], found[size - 1].number if len(found) > size else None)
-
-    async def _move(
-        self, experiment: str, sources: tuple[State, ...], target: State, author: Author, problem: str
-    ) -> Experiment:
-        check_text("experiment", experiment)
-        check_text("why", author.why)
-        await self._store.move(experiment, sources, target, author)
-        found = await self.get(experiment)
-        if found.state is not target:
-            raise wrong_state(found, problem)
-        return found
-
-
-def _check_design(design: Design) -> None:
-    check_text("experiment.hypothesis", design.hypothesis)
-    for index, arm in enumerate(design.variants):
-        check_text(f"experiment.variants[{index}].model", arm.model or "")
-        check_text(f"experiment.variants[{index}].prompt", arm.prompt or "")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from services.chassis.interceptors import Context
     from services.experiments.analyst import Analyst
     from services.experiments.configuration import ConfigurationFeed
-    from services.experiments.experiments import Experiments
+    from services.experiments.lifecycle import Experiments
     from services.experiments.outcomes import Outcomes
     from services.experiments.store import Store
 
@@ -68,14 +68,14 @@ class ExperimentService(experiment_service_pb2_grpc.ExperimentServiceServicer):
         self, request: experiment_service_pb2.StartExperimentRequest, context: Context
     ) -> experiment_service_pb2.StartExperimentResponse:
         """Starts assigning."""
-        started = await self._experiments.start(request.experiment, _author(request.why))
+        started = await self._experiments.start(request.experiment, _author(request.why), request.variant)
         return experiment_service_pb2.StartExperimentResponse(experiment=convert.experiment_to_proto(started))
 
     async def PauseExperiment(
         self, request: experiment_service_pb2.PauseExperimentRequest, context: Context
     ) -> experiment_service_pb2.PauseExperimentResponse:
         """Stops assigning until the experiment is started again."""
-        paused = await self._experiments.pause(request.experiment, _author(request.why))
+        paused = await self._experiments.pause(request.experiment, _author(request.why), request.variant)
         return experiment_service_pb2.PauseExperimentResponse(experiment=convert.experiment_to_proto(paused))
 
     async def ListExperimentChanges(
@@ -96,6 +96,70 @@ class ExperimentService(experiment_service_pb2_grpc.ExperimentServiceServicer):
         stopped = await self._experiments.stop(request.experiment, _author(request.why))
         return experiment_service_pb2.StopExperimentResponse(experiment=convert.experiment_to_proto(stopped))
 
+    async def AdvanceExperiment(
+        self, request: experiment_service_pb2.AdvanceExperimentRequest, context: Context
+    ) -> experiment_service_pb2.AdvanceExperimentResponse:
+        """Moves the ramp."""
+        traffic = request.traffic if request.HasField("traffic") else None
+        advanced = await self._experiments.advance(request.experiment, _author(request.why), traffic)
+        return experiment_service_pb2.AdvanceExperimentResponse(experiment=convert.experiment_to_proto(advanced))
+
+    async def ConcludeExperiment(
+        self, request: experiment_service_pb2.ConcludeExperimentRequest, context: Context
+    ) -> experiment_service_pb2.ConcludeExperimentResponse:
+        """Decides."""
+        concluded = await self._experiments.conclude(request.experiment, _author(request.why), request.winner)
+        return experiment_service_pb2.ConcludeExperimentResponse(experiment=convert.experiment_to_proto(concluded))
+
+    async def PromoteExperiment(
+        self, request: experiment_service_pb2.PromoteExperimentRequest, context: Context
+    ) -> experiment_service_pb2.PromoteExperimentResponse:
+        """Makes the winner the default."""
+        promotion = await self._experiments.promote(request.experiment, _author(request.why))
+        return experiment_service_pb2.PromoteExperimentResponse(promotion=convert.promotion_to_proto(promotion))
+
+    async def RevertPromotion(
+        self, request: experiment_service_pb2.RevertPromotionRequest, context: Context
+    ) -> experiment_service_pb2.RevertPromotionResponse:
+        """Takes a promotion back."""
+        reverted = await self._experiments.revert(request.promotion, _author(request.why))
+        return experiment_service_pb2.RevertPromotionResponse(promotion=convert.promotion_to_proto(reverted))
+
+    async def ListPromotions(
+        self, request: experiment_service_pb2.ListPromotionsRequest, context: Context
+    ) -> experiment_service_pb2.ListPromotionsResponse:
+        """Lists promotions, latest first."""
+        mark = convert.page_mark(request.page_token, "promotions")
+        promotions, before = await self._experiments.promotions(request.page_size, mark)
+        return experiment_service_pb2.ListPromotionsResponse(
+            promotions=[convert.promotion_to_proto(promotion) for promotion in promotions],
+            next_page_token=convert.page_token(before, "promotions"),
+        )
+
+    async def GetHoldout(
+        self, request: experiment_service_pb2.GetHoldoutRequest, context: Context
+    ) -> experiment_service_pb2.GetHoldoutResponse:
+        """Returns the global holdout."""
+        return experiment_service_pb2.GetHoldoutResponse(share=await self._experiments.holdout())
+
+    async def SetHoldout(
+        self, request: experiment_service_pb2.SetHoldoutRequest, context: Context
+    ) -> experiment_service_pb2.SetHoldoutResponse:
+        """Sets the global holdout."""
+        share = await self._experiments.set_holdout(request.share, _author(request.why))
+        return experiment_service_pb2.SetHoldoutResponse(share=share)
+
+    async def ListChanges(
+        self, request: experiment_service_pb2.ListChangesRequest, context: Context
+    ) -> experiment_service_pb2.ListChangesResponse:
+        """Lists all that was done, oldest first."""
+        after = convert.page_mark(request.page_token, "changes") or 0
+        page = await self._experiments.changes("", request.page_size, after)
+        return experiment_service_pb2.ListChangesResponse(
+            changes=[convert.change_to_proto(change) for change in page.changes],
+            next_page_token=convert.page_token(page.next_after, "changes"),
+        )
+
 
 def _author(why: str = "") -> Author:
     call = current_call()
@@ -113,10 +177,16 @@ class AssignmentService(assignment_service_pb2_grpc.AssignmentServiceServicer):
         self, request: assignment_service_pb2.AssignRequest, context: Context
     ) -> assignment_service_pb2.AssignResponse:
         """Assigns a unit, and records the exposure."""
-        assigned = await self._outcomes.assign(request.experiment, request.unit_id, current_call().request_id)
-        return assignment_service_pb2.AssignResponse(
-            assignment=assigned.key, variant=assigned.arm.variant, treatment=convert.variant_to_proto(assigned.arm)
-        )
+        [assigned] = await self._outcomes.assign([convert.asked_from_proto(request)], current_call().request_id)
+        return convert.assigned_to_proto(assigned)
+
+    async def BatchAssign(
+        self, request: assignment_service_pb2.BatchAssignRequest, context: Context
+    ) -> assignment_service_pb2.BatchAssignResponse:
+        """Assigns units, and records the exposures."""
+        asked = [convert.asked_from_proto(one) for one in request.requests]
+        assigned = await self._outcomes.assign(asked, current_call().request_id)
+        return assignment_service_pb2.BatchAssignResponse(responses=[convert.assigned_to_proto(one) for one in assigned])
 
     async def WatchConfiguration(
         self, request: assignment_service_pb2.WatchConfigurationRequest, context: Context
@@ -156,6 +226,18 @@ class OutcomeService(outcome_service_pb2_grpc.OutcomeServiceServicer):
             [convert.measurement_from_proto(index, outcome) for index, outcome in enumerate(request.outcomes)]
         )
         return outcome_service_pb2.RecordOutcomesResponse(recorded=done.recorded, duplicates=done.duplicates)
+
+    async def StreamOutcomes(
+        self, request_iterator: AsyncIterator[outcome_service_pb2.StreamOutcomesRequest], context: Context
+    ) -> AsyncIterator[outcome_service_pb2.StreamOutcomesResponse]:
+        """Records batches of outcomes, and answers each once it is durable."""
+        batch = 0
+        async for request in request_iterator:
+            batch += 1
+            done = await self._outcomes.record_outcomes(
+                [convert.measurement_from_proto(index, outcome) for index, outcome in enumerate(request.outcomes)]
+            )
+            yield outcome_service_pb2.StreamOutcomesResponse(batch=batch, recorded=done.recorded, duplicates=done.duplicates)
 
 
 class ResultService(result_service_pb2_grpc.ResultServiceServicer):

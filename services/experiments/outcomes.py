@@ -9,15 +9,16 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from penstock.assignment import AssignmentKey, assignment_key, parse_assignment_key
+from penstock.audience import Exclusion, held_out
 
 from services.chassis.errors import Failure, Reason, invalid_field
 from services.experiments.experiments import Experiment, State, check_text, existing, wrong_state
 from services.experiments.store import Exposure, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from penstock.assignment import Arm
+    from penstock.assignment import Arm, Plan
 
     from services.experiments.store import Store
 
@@ -54,6 +55,15 @@ class Assigned:
     arm: Arm
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which unit, with which attributes, asks for its variant of which experiment."""
+
+    experiment: str
+    unit_id: str
+    attributes: Mapping[str, str]
+
+
 class Outcomes:
     """Takes in what came of assignments."""
 
@@ -62,30 +72,31 @@ class Outcomes:
         # Designs never change, and nothing goes back to DRAFT: what has left it may be kept.
         self._known: OrderedDict[str, Experiment] = OrderedDict()
 
-    async def assign(self, experiment: str, unit_id: str, request_id: str) -> Assigned:
-        """Assigns a unit, and records the exposure before it answers. The same request asked twice is one exposure.
+    async def assign(self, asked: Sequence[Asked], request_id: str) -> list[Assigned | Exclusion]:
+        """Assigns units, and records the exposures before it answers. The same request asked twice is one exposure each.
 
         Raises:
             Failure: EXPERIMENT_NOT_FOUND; EXPERIMENT_STATE unless it runs.
         """
-        check_text("unit_id", unit_id)
+        for one in asked:
+            check_text("unit_id", one.unit_id)
+            check_text("experiment", one.experiment)
         # From the store itself: a stop that was acknowledged anywhere holds here at once.
-        found = await existing(self._store, experiment)
-        if found.state is not State.RUNNING:
-            raise wrong_state(found, "it assigns nothing; only a running one does")
-        arm = found.plan().arm_of(unit_id)
-        key = assignment_key(experiment, arm.variant, unit_id)
-        exposure = Exposure(
-            exposure=str(uuid.uuid5(uuid.NAMESPACE_OID, f"{request_id}:{key}")),
-            assignment=key,
-            experiment=experiment,
-            variant=arm.variant,
-            unit_id=unit_id,
-            event_time=datetime.now(UTC),
-            request_id=request_id[: _MOST["request_id"]],
-        )
-        await self._store.record_exposures([exposure])
-        return Assigned(key, arm)
+        configuration = await self._store.configuration()
+        running = {found.id: found.plan() for found in configuration.experiments}
+        for one in asked:
+            if one.experiment not in running:
+                raise wrong_state(await existing(self._store, one.experiment), "it assigns nothing; only a running one does")
+        assigned = [_assigned(one, running[one.experiment], configuration.holdout) for one in asked]
+        exposures = {
+            exposure.exposure: exposure
+            for one, found in zip(asked, assigned, strict=True)
+            if isinstance(found, Assigned)
+            for exposure in [_exposure(one, found, request_id)]
+        }
+        if exposures:
+            await self._store.record_exposures(list(exposures.values()))
+        return assigned
 
     async def record_exposures(self, exposures: Sequence[Exposure]) -> Recorded:
         """Records exposures that services logged: all or, on an error, none.
@@ -131,6 +142,26 @@ class Outcomes:
         while len(self._known) > _KNOWN:
             self._known.popitem(last=False)
         return result
+
+
+def _assigned(asked: Asked, plan: Plan, holdout: float) -> Assigned | Exclusion:
+    excluded = Exclusion.HOLDOUT if held_out(asked.unit_id, holdout) else plan.exclusion(asked.unit_id, asked.attributes)
+    if excluded is not None:
+        return excluded
+    arm = plan.arm_of(asked.unit_id)
+    return Assigned(assignment_key(asked.experiment, arm.variant, asked.unit_id), arm)
+
+
+def _exposure(asked: Asked, assigned: Assigned, request_id: str) -> Exposure:
+    return Exposure(
+        exposure=str(uuid.uuid5(uuid.NAMESPACE_OID, f"{request_id}:{assigned.key}")),
+        assignment=assigned.key,
+        experiment=asked.experiment,
+        variant=assigned.arm.variant,
+        unit_id=asked.unit_id,
+        event_time=datetime.now(UTC),
+        request_id=request_id[: _MOST["request_id"]],
+    )
 
 
 def _check_exposure(index: int, exposure: Exposure) -> None:

@@ -95,7 +95,7 @@ def _question(experiment: Experiment, tally: Tally, look: int, now: datetime) ->
         evidence=tally.evidence,
         look=look,
         seen=tally.seen,
-        finished=over or experiment.state is State.STOPPED,
+        finished=over or experiment.state in (State.STOPPED, State.CONCLUDED),
     )
 
 

@@ -9,10 +9,10 @@ from services.experiments.analysis import Evidence
 from services.experiments.experiments import NOBODY
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from services.experiments.experiments import Author, Change, Experiment, Page, State
+    from services.experiments.experiments import Author, Change, Experiment, Page, Promotion
 
 
 # Squares of larger outcomes, summed up, would not fit into a number.
@@ -21,10 +21,35 @@ MOST_SQUARED: Final = 1e140
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """All running experiments, earliest start first, under a revision that grows with each change."""
+    """All running experiments, earliest start first, under a revision that grows with each change.
+
+    Attributes:
+        revision: Grows with each change.
+        experiments: Those that run.
+        promotions: Those that hold, earliest first.
+        holdout: Share of units that meet no experiment, 0 to 1.
+    """
 
     revision: int
     experiments: tuple[Experiment, ...]
+    promotions: tuple[Promotion, ...] = ()
+    holdout: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What becomes of an experiment, and what was done, where the states do not say it."""
+
+    experiment: Experiment
+    what: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangePage:
+    """Some changes, oldest first, and after which number the next page begins; None after the last."""
+
+    changes: tuple[Change, ...]
+    next_after: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +122,30 @@ class Store(Protocol):
     async def page(self, size: int, before: int | None) -> Page:
         """Up to `size` experiments, newest first, starting after the mark `before`."""
 
-    async def move(self, experiment: str, sources: Collection[State], target: State, author: Author = NOBODY) -> bool:
-        """Moves an experiment that exists and is in one of `sources` to `target`, notes the change, and makes a new revision.
+    async def change(
+        self, experiment: str, step: Callable[[Experiment, Sequence[Experiment]], Step], author: Author = NOBODY
+    ) -> Experiment | None:
+        """Carries out one step on an experiment, notes the change, and makes a new revision; None where there is no such one.
 
-        Returns whether it did. The time of the first start, and the place among those started, stay.
+        Steps are carried out one after the other, over all processes. A step gets the experiment and all others that run or
+        are paused; what it raises is raised, and then, or where it changes nothing, nothing is written. The place among those
+        started stays.
         """
 
     async def list_changes(self, experiment: str, size: int, after: int) -> tuple[Change, ...]:
-        """Up to `size` changes of one experiment, oldest first, those numbered above `after`."""
+        """Up to `size` changes, oldest first, those numbered above `after`; of one experiment, or all where it is empty."""
+
+    async def promote(self, promotion: Promotion, author: Author = NOBODY) -> Promotion:
+        """Stores a promotion and makes a new revision, or returns the one of the same experiment that holds."""
+
+    async def revert(self, promotion: int, author: Author = NOBODY) -> Promotion | None:
+        """Takes back a promotion that holds and makes a new revision; returns it as it is then, None where there is none."""
+
+    async def promotions(self, size: int, before: int | None) -> tuple[Promotion, ...]:
+        """Up to `size` promotions, latest first, those numbered below `before`."""
+
+    async def set_holdout(self, share: float, author: Author = NOBODY) -> None:
+        """Sets the share of units that meet no experiment, and makes a new revision where it differs."""
 
     async def configuration(self) -> Configuration:
         """The configuration as of now."""

@@ -76,10 +76,8 @@ class Condition:
         if given is None:
             return self.operator in (Operator.NOT_IN, Operator.ABSENT)
         operator, values = self.operator, self.values
-        if operator is Operator.IN:
-            return given in values
-        if operator is Operator.NOT_IN:
-            return given not in values
+        if operator in (Operator.IN, Operator.NOT_IN):
+            return (given in values) is (operator is Operator.IN)
         if operator is Operator.STARTS_WITH:
             return given.startswith(values)
         if operator is Operator.AT_LEAST:

@@ -7,15 +7,19 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from datetime import UTC, datetime
 from fractions import Fraction
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from services.experiments.analysis import Evidence, Moments
-from services.experiments.experiments import NOBODY, Author, Change, Experiment, Page, State
+from services.experiments.experiments import NOBODY, Author, Change, Experiment, Page, Promotion, State
 from services.experiments.store import MOST_SQUARED, Configuration, Exposure, Outcome, OutcomeTally, Tally
 from services.experiments.stores.refusals import already_exists, request_id_reused
+from services.experiments.stores.wordings import holdout_set, promoted, taken_back
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+
+    from services.experiments.store import Step
 
 
 class MemoryStore:
@@ -29,8 +33,9 @@ class MemoryStore:
         self._exposures: dict[str, Exposure] = {}
         self._outcomes: dict[str, Outcome] = {}
         self._recorded: dict[str, datetime] = {}
-        self._changes: dict[str, list[Change]] = {}
-        self._change = 0
+        self._changes: list[Change] = []
+        self._promotions: list[Promotion] = []
+        self._holdout = 0.0
         self._started: dict[str, int] = {}
         self._revision = 1
         self._changed = asyncio.Event()
@@ -61,39 +66,80 @@ class MemoryStore:
         shown = newest[:size]
         return Page(tuple(shown), self._numbers[shown[-1].id] if len(newest) > size else None)
 
-    async def move(self, experiment: str, sources: Collection[State], target: State, author: Author = NOBODY) -> bool:
+    async def change(
+        self, experiment: str, step: Callable[[Experiment, Sequence[Experiment]], Step], author: Author = NOBODY
+    ) -> Experiment | None:
         """See `Store`."""
         found = self._experiments.get(experiment)
-        if found is None or found.state not in sources:
-            return False
-        now = datetime.now(UTC)
-        self._revision += 1
-        if target is State.RUNNING:
+        if found is None:
+            return None
+        alive = (State.RUNNING, State.PAUSED)
+        taken = step(found, [one for one in self._experiments.values() if one.state in alive and one is not found])
+        if taken.experiment == found:
+            return found
+        self._experiments[experiment] = taken.experiment
+        self._note(experiment, found.state, taken.experiment.state, author, taken.what)
+        self._revise()
+        if taken.experiment.state is State.RUNNING:
             self._started.setdefault(experiment, self._revision)
-        self._experiments[experiment] = replace(
-            found,
-            state=target,
-            start_time=found.start_time or (now if target is State.RUNNING else None),
-            stop_time=now if target is State.STOPPED else None,
-        )
-        self._note(experiment, found.state, target, author)
+        return taken.experiment
+
+    def _note(self, experiment: str, before: State | None, after: State | None, author: Author, what: str = "") -> None:
+        change = Change(len(self._changes) + 1, before, after, datetime.now(UTC), author, experiment, what)
+        self._changes.append(change)
+
+    def _revise(self) -> None:
+        self._revision += 1
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
-        return True
-
-    def _note(self, experiment: str, before: State | None, after: State, author: Author) -> None:
-        self._change += 1
-        change = Change(self._change, before, after, datetime.now(UTC), author)
-        self._changes.setdefault(experiment, []).append(change)
 
     async def list_changes(self, experiment: str, size: int, after: int) -> tuple[Change, ...]:
         """See `Store`."""
-        return tuple(change for change in self._changes.get(experiment, ()) if change.number > after)[:size]
+        found = (one for one in self._changes if one.number > after and experiment in ("", one.experiment))
+        return tuple(islice(found, size))
+
+    async def promote(self, promotion: Promotion, author: Author = NOBODY) -> Promotion:
+        """See `Store`."""
+        for one in self._promotions:
+            if one.experiment == promotion.experiment and one.revert_time is None:
+                return one
+        stored = replace(promotion, number=len(self._promotions) + 1)
+        self._promotions.append(stored)
+        state = self._experiments[promotion.experiment].state
+        self._note(promotion.experiment, state, state, author, promoted(stored))
+        self._revise()
+        return stored
+
+    async def revert(self, promotion: int, author: Author = NOBODY) -> Promotion | None:
+        """See `Store`."""
+        if not 0 < promotion <= len(self._promotions):
+            return None
+        found = self._promotions[promotion - 1]
+        if found.revert_time is not None:
+            return found
+        reverted = self._promotions[promotion - 1] = replace(found, revert_time=datetime.now(UTC))
+        state = self._experiments[found.experiment].state
+        self._note(found.experiment, state, state, author, taken_back(reverted))
+        self._revise()
+        return reverted
+
+    async def promotions(self, size: int, before: int | None) -> tuple[Promotion, ...]:
+        """See `Store`."""
+        return tuple(one for one in reversed(self._promotions) if before is None or one.number < before)[:size]
+
+    async def set_holdout(self, share: float, author: Author = NOBODY) -> None:
+        """See `Store`."""
+        if share != self._holdout:
+            self._note("", None, None, author, holdout_set(self._holdout, share))
+            self._holdout = share
+            self._revise()
 
     async def configuration(self) -> Configuration:
         """See `Store`."""
         running = [one for one in self._experiments.values() if one.state is State.RUNNING]
-        return Configuration(self._revision, tuple(sorted(running, key=lambda one: self._started[one.id])))
+        holding = tuple(one for one in self._promotions if one.revert_time is None)
+        ordered = tuple(sorted(running, key=lambda one: self._started[one.id]))
+        return Configuration(self._revision, ordered, holding, self._holdout)
 
     async def changes(self) -> AsyncGenerator[None]:
         """See `Store`."""

@@ -5,25 +5,35 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from services.chassis.errors import Failure
 from services.chassis.postgres import outages, transaction
-from services.experiments.experiments import NOBODY, Page
+from services.experiments.experiments import NOBODY, Page, State
 from services.experiments.store import MOST_SQUARED, Configuration, Exposure, Outcome, OutcomeTally, Tally
-from services.experiments.stores.postgres_rows import arm_to_json, change_of, evidence_of, experiment_of
+from services.experiments.stores.postgres_rows import (
+    arm_to_json,
+    audience_to_json,
+    change_of,
+    conclusion_to_json,
+    evidence_of,
+    experiment_of,
+    promotion_of,
+)
 from services.experiments.stores.refusals import already_exists, request_id_reused
+from services.experiments.stores.wordings import holdout_set, promoted, taken_back
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
     from datetime import datetime
 
     from asyncpg import Record
 
     from services.chassis.postgres import Connection, Pool
-    from services.experiments.experiments import Author, Change, Experiment, State
+    from services.experiments.experiments import Author, Change, Experiment, Promotion
+    from services.experiments.store import Step
 
 _log = logging.getLogger(__name__)
 
@@ -34,25 +44,35 @@ _RETRY_SECONDS: Final = 0.3
 
 _CREATE: Final = """
 INSERT INTO experiments (experiment, hypothesis, unit, variants, metrics, request_types, state, hash_version, salt, create_time,
-                         request_id, fingerprint, analysis)
-VALUES ($1, $2, $3, $4::jsonb, $5::jsonb, $6, $7, $8, $9, $10, nullif($11, ''), $12, $13::jsonb)
+                         request_id, fingerprint, analysis, audience, traffic)
+VALUES ($1, $2, $3, $4::jsonb, $5::jsonb, $6, $7, $8, $9, $10, nullif($11, ''), $12, $13::jsonb, $14::jsonb, $15)
 ON CONFLICT DO NOTHING
 RETURNING *
 """
-_LOCK: Final = "SELECT state FROM experiments WHERE experiment = $1 AND state = ANY($2::text[]) FOR UPDATE"
-_MOVE: Final = """
+_ALIVE: Final = "SELECT * FROM experiments WHERE state IN ('RUNNING', 'PAUSED') AND experiment <> $1"
+_CHANGE: Final = """
 UPDATE experiments SET
-    state = $2,
-    start_time = CASE WHEN $2 = 'RUNNING' THEN coalesce(start_time, clock_timestamp()) ELSE start_time END,
-    start_revision = CASE WHEN $2 = 'RUNNING' THEN coalesce(start_revision, $3) ELSE start_revision END,
-    stop_time = CASE WHEN $2 = 'STOPPED' THEN clock_timestamp() END
+    state = $2, start_time = $3, stop_time = $4, traffic = $5, stage_time = $6, layer_start = $7, paused = $8,
+    conclusion = $9::jsonb,
+    start_revision = CASE WHEN $2 = 'RUNNING' THEN coalesce(start_revision, $10) ELSE start_revision END
 WHERE experiment = $1
 """
-_NOTE: Final = "INSERT INTO changes (experiment, before, after, who, why, request_id) VALUES ($1, $2, $3, $4, $5, $6)"
-_CONFIGURATION: Final = """
-SELECT configuration.revision, experiments.*
-FROM configuration LEFT JOIN experiments ON experiments.state = 'RUNNING'
-ORDER BY experiments.start_revision
+_NOTE: Final = """
+INSERT INTO changes (experiment, before, after, who, why, request_id, what) VALUES (nullif($1, ''), $2, $3, $4, $5, $6, $7)
+"""
+_CHANGES: Final = """
+SELECT * FROM changes WHERE ($1 = '' OR experiment = $1) AND change > $3 ORDER BY change LIMIT $2
+"""
+_RUNNING: Final = "SELECT * FROM experiments WHERE state = 'RUNNING' ORDER BY start_revision"
+_HOLDING: Final = "SELECT * FROM promotions WHERE revert_time IS NULL ORDER BY promotion"
+_PROMOTE: Final = """
+INSERT INTO promotions (experiment, variant, request_types, promote_time) VALUES ($1, $2::jsonb, $3, $4) RETURNING *
+"""
+_REVERT: Final = """
+UPDATE promotions SET revert_time = clock_timestamp() WHERE promotion = $1 AND revert_time IS NULL RETURNING *
+"""
+_PROMOTIONS: Final = """
+SELECT * FROM promotions WHERE $2::bigint IS NULL OR promotion < $2 ORDER BY promotion DESC LIMIT $1
 """
 _RECORD_EXPOSURES: Final = """
 INSERT INTO exposures (exposure, assignment, experiment, variant, unit_id, event_time, request_id, model, engine)
@@ -114,9 +134,11 @@ class PostgresStore:
                 request_id,
                 design.fingerprint(),
                 json.dumps(asdict(design.analysis)),
+                json.dumps(audience_to_json(design)),
+                experiment.traffic,
             )
             if row is not None:
-                await _note(connection, experiment.id, None, experiment.state, author)
+                await _note(connection, author, experiment.id, (None, experiment.state))
             else:
                 row = await connection.fetchrow("SELECT * FROM experiments WHERE request_id = $1", request_id)
                 if row is None:
@@ -137,28 +159,107 @@ class PostgresStore:
         shown = rows[:size]
         return Page(tuple(experiment_of(row) for row in shown), shown[-1]["number"] if len(rows) > size else None)
 
-    async def move(self, experiment: str, sources: Collection[State], target: State, author: Author = NOBODY) -> bool:
+    async def change(
+        self, experiment: str, step: Callable[[Experiment, Sequence[Experiment]], Step], author: Author = NOBODY
+    ) -> Experiment | None:
         """See `Store`."""
+        async with self._revising() as (connection, revise):
+            row = await connection.fetchrow("SELECT * FROM experiments WHERE experiment = $1", experiment)
+            if row is None:
+                return None
+            found = experiment_of(row)
+            alive = await connection.fetch(_ALIVE, experiment)
+            taken = step(found, [experiment_of(other) for other in alive])
+            after = taken.experiment
+            if after == found:
+                return found
+            await connection.execute(
+                _CHANGE,
+                experiment,
+                after.state.value,
+                after.start_time,
+                after.stop_time,
+                after.traffic,
+                after.stage_time,
+                after.layer_start,
+                list(after.paused),
+                conclusion_to_json(after.conclusion),
+                await revise(),
+            )
+            await _note(connection, author, experiment, (found.state, after.state), taken.what)
+        return after
+
+    @asynccontextmanager
+    async def _revising(self) -> AsyncIterator[tuple[Connection, Callable[[], Awaitable[int]]]]:
+        """A transaction that has the configuration to itself, and how it makes a new revision."""
         async with transaction(self._pool) as connection:
-            before = await connection.fetchval(_LOCK, experiment, [source.value for source in sources])
-            if before is None:
-                return False
-            revision = await connection.fetchval("UPDATE configuration SET revision = revision + 1 RETURNING revision")
-            await connection.execute(_MOVE, experiment, target.value, revision)
-            await _note(connection, experiment, before, target, author)
-            # Heard by all processes of this service once, and only if, this commits.
-            await connection.execute("SELECT pg_notify($1, $2)", _CHANNEL, str(revision))
-        return True
+            before: int = await connection.fetchval("SELECT revision FROM configuration FOR UPDATE")
+
+            async def revise() -> int:
+                await connection.execute("UPDATE configuration SET revision = $1", before + 1)
+                # Heard by all processes of this service once, and only if, this commits.
+                await connection.execute("SELECT pg_notify($1, $2)", _CHANNEL, str(before + 1))
+                return before + 1
+
+            yield connection, revise
 
     async def list_changes(self, experiment: str, size: int, after: int) -> tuple[Change, ...]:
         """See `Store`."""
-        query = "SELECT * FROM changes WHERE experiment = $1 AND change > $3 ORDER BY change LIMIT $2"
-        return tuple(change_of(row) for row in await self._fetch(query, experiment, size, after))
+        return tuple(change_of(row) for row in await self._fetch(_CHANGES, experiment, size, after))
+
+    async def promote(self, promotion: Promotion, author: Author = NOBODY) -> Promotion:
+        """See `Store`."""
+        async with self._revising() as (connection, revise):
+            holding = await connection.fetch(_HOLDING)
+            for row in holding:
+                if row["experiment"] == promotion.experiment:
+                    return promotion_of(row)
+            types = [kind.name for kind in promotion.request_types]
+            arm = json.dumps(arm_to_json(promotion.arm))
+            [row] = await connection.fetch(_PROMOTE, promotion.experiment, arm, types, promotion.promote_time)
+            stored = promotion_of(row)
+            await self._note_promotion(connection, author, stored, promoted(stored))
+            await revise()
+        return stored
+
+    async def revert(self, promotion: int, author: Author = NOBODY) -> Promotion | None:
+        """See `Store`."""
+        async with self._revising() as (connection, revise):
+            row = await connection.fetchrow(_REVERT, promotion)
+            if row is None:
+                row = await connection.fetchrow("SELECT * FROM promotions WHERE promotion = $1", promotion)
+                return None if row is None else promotion_of(row)
+            reverted = promotion_of(row)
+            await self._note_promotion(connection, author, reverted, taken_back(reverted))
+            await revise()
+        return reverted
+
+    async def _note_promotion(self, connection: Connection, author: Author, promotion: Promotion, what: str) -> None:
+        state = State(await connection.fetchval("SELECT state FROM experiments WHERE experiment = $1", promotion.experiment))
+        await _note(connection, author, promotion.experiment, (state, state), what)
+
+    async def promotions(self, size: int, before: int | None) -> tuple[Promotion, ...]:
+        """See `Store`."""
+        return tuple(promotion_of(row) for row in await self._fetch(_PROMOTIONS, size, before))
+
+    async def set_holdout(self, share: float, author: Author = NOBODY) -> None:
+        """See `Store`."""
+        async with self._revising() as (connection, revise):
+            before = await connection.fetchval("SELECT holdout FROM configuration")
+            if before != share:
+                await connection.execute("UPDATE configuration SET holdout = $1", share)
+                await _note(connection, author, "", (None, None), holdout_set(before, share))
+                await revise()
 
     async def configuration(self) -> Configuration:
         """See `Store`."""
-        rows = await self._fetch(_CONFIGURATION)
-        return Configuration(rows[0]["revision"], tuple(experiment_of(row) for row in rows if row["experiment"] is not None))
+        async with transaction(self._pool) as connection:
+            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            [(revision, holdout)] = await connection.fetch("SELECT revision, holdout FROM configuration")
+            running = await connection.fetch(_RUNNING)
+            holding = await connection.fetch(_HOLDING)
+        experiments = tuple(experiment_of(row) for row in running)
+        return Configuration(revision, experiments, tuple(promotion_of(row) for row in holding), holdout)
 
     async def changes(self) -> AsyncGenerator[None]:
         """See `Store`."""
@@ -220,8 +321,10 @@ class PostgresStore:
         return int(tag.rsplit(" ", 1)[1])
 
 
-async def _note(connection: Connection, experiment: str, before: str | None, after: State, author: Author) -> None:
-    await connection.execute(_NOTE, experiment, before, after.value, author.who, author.why, author.request_id)
+async def _note(
+    connection: Connection, author: Author, experiment: str, states: tuple[State | None, State | None], what: str = ""
+) -> None:
+    await connection.execute(_NOTE, experiment, *states, author.who, author.why, author.request_id, what)
 
 
 async def _notices(connection: Connection) -> AsyncGenerator[None]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, fields
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from penstock.assignment import Arm, RequestType, Unit
+from penstock.assignment import Arm, PromptVersion, RequestType, Unit
+from penstock.audience import Condition, Operator
 
 from services.experiments.analysis import Boundary, Correction, Direction, Evidence, Kind, Method, Metric, Moments, Plan, Role
-from services.experiments.experiments import Author, Change, Design, Experiment, State
+from services.experiments.experiments import Author, Change, Conclusion, Design, Experiment, Factor, Promotion, Ramp, State
 from services.experiments.store import MOST_SQUARED
 
 if TYPE_CHECKING:
@@ -34,15 +36,73 @@ def change_of(row: Record) -> Change:
     return Change(
         number=row["change"],
         before=None if row["before"] is None else State(row["before"]),
-        after=State(row["after"]),
+        after=None if row["after"] is None else State(row["after"]),
         time=row["change_time"],
         author=Author(row["who"], row["why"], row["request_id"]),
+        experiment=row["experiment"] or "",
+        what=row["what"],
     )
+
+
+def promotion_of(row: Record) -> Promotion:
+    """A stored promotion."""
+    return Promotion(
+        number=row["promotion"],
+        experiment=row["experiment"],
+        arm=arm_of(json.loads(row["variant"])),
+        request_types=tuple(RequestType[name] for name in row["request_types"]),
+        promote_time=row["promote_time"],
+        revert_time=row["revert_time"],
+    )
+
+
+def audience_to_json(design: Design) -> dict[str, Any]:
+    """Who takes part by design, and the factors; what is left out has its default."""
+    return {
+        "targeting": [[one.attribute, one.operator.name, list(one.values)] for one in design.targeting],
+        "layer": design.layer,
+        "layer_share": design.layer_share,
+        "ramp": design.ramp and asdict(design.ramp),
+        "factors": [[one.factor, [arm_to_json(level) for level in one.levels]] for one in design.factors],
+    }
+
+
+def conclusion_to_json(conclusion: Conclusion | None) -> str | None:
+    """What was decided."""
+    if conclusion is None:
+        return None
+    return json.dumps({**asdict(conclusion), "time": conclusion.time.isoformat()})
+
+
+def _conclusion(written: str | None) -> Conclusion | None:
+    if written is None:
+        return None
+    found = json.loads(written)
+    return Conclusion(**{**found, "time": datetime.fromisoformat(found["time"])})
+
+
+def _audience(written: dict[str, Any]) -> dict[str, Any]:
+    if not written:
+        return {}
+    ramp = written["ramp"]
+    return {
+        "targeting": tuple(Condition(name, Operator[how], tuple(values)) for name, how, values in written["targeting"]),
+        "layer": written["layer"],
+        "layer_share": written["layer_share"],
+        "ramp": ramp and Ramp(tuple(ramp["stages"]), ramp["stage_seconds"]),
+        "factors": tuple(Factor(name, tuple(arm_of(level) for level in levels)) for name, levels in written["factors"]),
+    }
 
 
 def arm_to_json(arm: Arm) -> dict[str, Any]:
     """A variant, without the settings that it leaves as they are."""
     return {name: value for name, value in asdict(arm).items() if value is not None}
+
+
+def arm_of(written: dict[str, Any]) -> Arm:
+    """Reads what `arm_to_json` has written."""
+    version = written.get("prompt_version")
+    return Arm(**{**written, "prompt_version": PromptVersion(*version) if version else None})
 
 
 def experiment_of(row: Record) -> Experiment:
@@ -52,10 +112,11 @@ def experiment_of(row: Record) -> Experiment:
             experiment=row["experiment"],
             hypothesis=row["hypothesis"],
             unit=Unit(row["unit"]),
-            variants=tuple(Arm(**arm) for arm in json.loads(row["variants"])),
+            variants=tuple(arm_of(arm) for arm in json.loads(row["variants"])),
             metrics=tuple(_metric(one) for one in json.loads(row["metrics"])),
             request_types=tuple(RequestType[name] for name in row["request_types"]),
             analysis=_plan(json.loads(row["analysis"])),
+            **_audience(json.loads(row["audience"])),
         ),
         state=State(row["state"]),
         hash_version=row["hash_version"],
@@ -63,6 +124,11 @@ def experiment_of(row: Record) -> Experiment:
         create_time=row["create_time"],
         start_time=row["start_time"],
         stop_time=row["stop_time"],
+        traffic=row["traffic"],
+        stage_time=row["stage_time"],
+        layer_start=row["layer_start"],
+        paused=tuple(row["paused"]),
+        conclusion=_conclusion(row["conclusion"]),
     )
 
 

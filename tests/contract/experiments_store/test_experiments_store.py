@@ -7,17 +7,20 @@ import math
 from contextlib import aclosing
 from dataclasses import astuple, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from penstock.assignment import Arm, RequestType, Unit
+from penstock.audience import Condition, Operator
 
 from services.chassis.errors import Failure, Reason
 from services.experiments.analysis import Boundary, Correction, Direction, Evidence, Kind, Method, Metric, Moments, Plan, Role
-from services.experiments.experiments import Author, Design, Experiment, State
-from services.experiments.store import Exposure, Outcome, OutcomeTally
+from services.experiments.experiments import NOBODY, Author, Conclusion, Design, Experiment, Factor, Promotion, Ramp, State
+from services.experiments.store import Exposure, Outcome, OutcomeTally, Step
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from services.experiments.store import Store
 
 NOW = datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=UTC)
@@ -35,8 +38,38 @@ def experiment(id_: str, hypothesis: str = "", created: datetime = NOW) -> Exper
         metrics=(Metric("clicks"), Metric("seconds", Direction.DECREASE, Kind.RATIO, Role.GUARDRAIL, 0.25)),
         request_types=(RequestType.ANSWER,),
         analysis=Plan(Method.GROUP_SEQUENTIAL, 0.01, 86400.5, 3, Boundary.POCOCK, Correction.BENJAMINI_HOCHBERG),
+        targeting=(Condition("lang", Operator.IN, ("ru", "中文")), Condition("beta", Operator.PRESENT)),
+        layer="ui",
+        layer_share=0.25,
+        ramp=Ramp((0.01, 0.5), 3600.5),
+        factors=(Factor("f", (Arm("x", 1), Arm("y", 2, temperature=0.5))),),
     )
-    return Experiment(design=design, state=State.DRAFT, hash_version=1, salt=f"salt-{id_}", create_time=created)
+    return Experiment(design=design, state=State.DRAFT, hash_version=1, salt=f"salt-{id_}", create_time=created, traffic=0.01)
+
+
+async def move(
+    store: Store, id_: str, sources: Collection[State], target: State, author: Author = NOBODY, **changes: Any
+) -> bool:
+    """Moves an experiment in one of `sources` to `target`, and says whether it did."""
+    moved = False
+
+    def step(found: Experiment, _: Sequence[Experiment]) -> Step:
+        nonlocal moved
+        moved = found.state in sources
+        now = datetime.now(UTC)
+        if not moved:
+            return Step(found)
+        return Step(
+            replace(
+                found,
+                state=target,
+                start_time=found.start_time or (now if target is State.RUNNING else None),
+                stop_time=now if target is State.STOPPED else None,
+                **changes,
+            )
+        )
+
+    return await store.change(id_, step, author) is not None and moved
 
 
 def outcome(key: str, value: float = 1.0, *, variant: str = "a", metric: str = "clicks", unit: str = "u1") -> Outcome:
@@ -105,8 +138,8 @@ async def test_pages_show_the_newest_first_and_each_once(store: Store) -> None:
 
 async def test_a_move_happens_once_and_only_from_its_source(store: Store) -> None:
     await store.create(experiment("e1"), "")
-    assert not await store.move("e1", [State.RUNNING], State.STOPPED)
-    assert sorted(await asyncio.gather(*(store.move("e1", [State.DRAFT], State.RUNNING) for _ in range(4)))) == [False] * 3 + [
+    assert not await move(store, "e1", [State.RUNNING], State.STOPPED)
+    assert sorted(await asyncio.gather(*(move(store, "e1", [State.DRAFT], State.RUNNING) for _ in range(4)))) == [False] * 3 + [
         True
     ]
     running = (await store.get(["e1"]))["e1"]
@@ -114,27 +147,27 @@ async def test_a_move_happens_once_and_only_from_its_source(store: Store) -> Non
     assert running.start_time is not None
     assert abs((running.start_time - datetime.now(UTC)).total_seconds()) < 60
     assert running.stop_time is None
-    assert await store.move("e1", [State.RUNNING], State.STOPPED)
+    assert await move(store, "e1", [State.RUNNING], State.STOPPED)
     stopped = (await store.get(["e1"]))["e1"]
     assert stopped.start_time == running.start_time
     assert stopped.stop_time is not None
-    assert not await store.move("missing", [State.DRAFT], State.RUNNING)
+    assert not await move(store, "missing", [State.DRAFT], State.RUNNING)
 
 
 async def test_a_pause_keeps_the_first_start_and_its_place(store: Store) -> None:
     for name in ("e1", "e2"):
         await store.create(experiment(name), "")
-        await store.move(name, [State.DRAFT, State.PAUSED], State.RUNNING)
+        await move(store, name, [State.DRAFT, State.PAUSED], State.RUNNING)
     started = (await store.get(["e1"]))["e1"]
-    assert await store.move("e1", [State.RUNNING], State.PAUSED)
-    assert not await store.move("e1", [State.RUNNING], State.PAUSED)
+    assert await move(store, "e1", [State.RUNNING], State.PAUSED)
+    assert not await move(store, "e1", [State.RUNNING], State.PAUSED)
     assert [one.id for one in (await store.configuration()).experiments] == ["e2"]
     assert (await store.get(["e1"]))["e1"] == replace(started, state=State.PAUSED)
-    assert await store.move("e1", [State.DRAFT, State.PAUSED], State.RUNNING)
+    assert await move(store, "e1", [State.DRAFT, State.PAUSED], State.RUNNING)
     assert (await store.get(["e1"]))["e1"] == started
     assert [one.id for one in (await store.configuration()).experiments] == ["e1", "e2"]
-    await store.move("e1", [State.RUNNING], State.PAUSED)
-    assert await store.move("e1", [State.RUNNING, State.PAUSED], State.STOPPED)
+    await move(store, "e1", [State.RUNNING], State.PAUSED)
+    assert await move(store, "e1", [State.RUNNING, State.PAUSED], State.STOPPED)
     assert (await store.get(["e1"]))["e1"].stop_time is not None
 
 
@@ -143,8 +176,8 @@ async def test_each_change_is_noted_once(store: Store) -> None:
     await store.create(experiment("e1"), "q1", author)
     await store.create(experiment("e1"), "q1", author)
     await store.create(experiment("e2"), "")
-    await asyncio.gather(*(store.move("e1", [State.DRAFT], State.RUNNING, Author("acme", "go")) for _ in range(3)))
-    await store.move("e1", [State.DRAFT], State.RUNNING, Author("acme", "too late"))
+    await asyncio.gather(*(move(store, "e1", [State.DRAFT], State.RUNNING, Author("acme", "go")) for _ in range(3)))
+    await move(store, "e1", [State.DRAFT], State.RUNNING, Author("acme", "too late"))
     changes = await store.list_changes("e1", 10, 0)
     assert [(change.before, change.after, change.author.why) for change in changes] == [
         (None, State.DRAFT, "почему"),
@@ -158,6 +191,86 @@ async def test_each_change_is_noted_once(store: Store) -> None:
     assert await store.list_changes("missing", 10, 0) == ()
 
 
+async def test_all_that_a_step_changes_is_kept(store: Store) -> None:
+    await store.create(experiment("e1"), "")
+    decided = Conclusion("b", "ясно", NOW, "acme")
+    changed: dict[str, Any] = {"traffic": 0.5, "stage_time": NOW, "layer_start": 0.75, "paused": ("b",), "conclusion": decided}
+    assert await move(store, "e1", [State.DRAFT], State.RUNNING, **changed)
+    found = (await store.get(["e1"]))["e1"]
+    assert {name: getattr(found, name) for name in changed} == changed
+    assert (await store.configuration()).experiments == (found,)
+
+
+async def test_a_step_sees_what_is_alive_and_a_refused_one_changes_nothing(store: Store) -> None:
+    for name in ("draft", "running", "paused", "stopped", "e1"):
+        await store.create(experiment(name), "")
+    for name in ("running", "paused", "stopped", "e1"):
+        await move(store, name, [State.DRAFT], State.RUNNING)
+    await move(store, "paused", [State.RUNNING], State.PAUSED)
+    await move(store, "stopped", [State.RUNNING], State.STOPPED)
+    before = await store.configuration()
+    seen: list[str] = []
+
+    def refuse(_: Experiment, alive: Sequence[Experiment]) -> Step:
+        seen.extend(one.id for one in alive)
+        raise Failure(Reason.EXPERIMENT_STATE, "no")
+
+    with pytest.raises(Failure):
+        await store.change("e1", refuse)
+    assert sorted(seen) == ["paused", "running"]
+    assert await store.configuration() == before
+
+
+async def test_steps_are_carried_out_one_after_the_other(store: Store) -> None:
+    await store.create(experiment("e1"), "")
+
+    def more(found: Experiment, _: Sequence[Experiment]) -> Step:
+        return Step(replace(found, traffic=found.traffic + 0.01), "more")
+
+    await asyncio.gather(*(store.change("e1", more) for _ in range(8)))
+    assert math.isclose((await store.get(["e1"]))["e1"].traffic, 0.09)
+    assert [change.what for change in await store.list_changes("e1", 20, 0)] == ["", *["more"] * 8]
+
+
+async def test_promotions_hold_until_reverted_and_are_noted(store: Store) -> None:
+    for name in ("e1", "e2"):
+        await store.create(experiment(name), "")
+    arm = Arm("b", 1, model="m", temperature=0.0)
+    first = await store.promote(Promotion(0, "e1", arm, (RequestType.ANSWER,), NOW), Author("acme", "won"))
+    assert first == Promotion(first.number, "e1", arm, (RequestType.ANSWER,), NOW)
+    assert await store.promote(Promotion(0, "e1", arm, (), NOW)) == first
+    second = await store.promote(Promotion(0, "e2", arm, (), NOW))
+    holding = await store.configuration()
+    assert holding.promotions == (first, second)
+    reverted = await store.revert(first.number, Author("acme", "oops"))
+    assert reverted is not None
+    assert reverted.revert_time is not None
+    assert await store.revert(first.number) == reverted
+    assert await store.revert(second.number + 1) is None
+    after = await store.configuration()
+    assert after.promotions == (second,)
+    assert after.revision > holding.revision
+    assert await store.promotions(10, None) == (second, reverted)
+    assert await store.promotions(10, second.number) == (reverted,)
+    assert [(one.what, one.author.why) for one in await store.list_changes("e1", 9, 0)][1:] == [
+        (f"variant b promoted ({first.number})", "won"),
+        (f"promotion {first.number} of variant b reverted", "oops"),
+    ]
+
+
+async def test_the_holdout_is_kept_and_noted(store: Store) -> None:
+    before = await store.configuration()
+    assert before.holdout == 0
+    await store.set_holdout(0.05, Author("acme", "measure us"))
+    await store.set_holdout(0.05, Author("acme", "again"))
+    after = await store.configuration()
+    assert after.holdout == 0.05
+    assert after.revision == before.revision + 1
+    [noted] = await store.list_changes("", 10, 0)
+    assert (noted.what, noted.before, noted.after, noted.experiment) == ("holdout 0 -> 0.05", None, None, "")
+    assert noted.author.why == "measure us"
+
+
 async def test_the_configuration_holds_what_runs_in_order_of_start(store: Store) -> None:
     empty = await store.configuration()
     assert empty.experiments == ()
@@ -165,14 +278,14 @@ async def test_the_configuration_holds_what_runs_in_order_of_start(store: Store)
         await store.create(experiment(name), "")
     assert await store.configuration() == empty
     for name in ("e3", "e1", "e2"):
-        await store.move(name, [State.DRAFT], State.RUNNING)
+        await move(store, name, [State.DRAFT], State.RUNNING)
     running = await store.configuration()
     assert [one.id for one in running.experiments] == ["e3", "e1", "e2"]
-    await store.move("e1", [State.RUNNING], State.STOPPED)
+    await move(store, "e1", [State.RUNNING], State.STOPPED)
     fewer = await store.configuration()
     assert [one.id for one in fewer.experiments] == ["e3", "e2"]
     assert empty.revision < running.revision < fewer.revision
-    await store.move("e1", [State.RUNNING], State.STOPPED)
+    await move(store, "e1", [State.RUNNING], State.STOPPED)
     assert await store.configuration() == fewer
 
 
@@ -180,7 +293,7 @@ async def test_a_change_is_told(store: Store) -> None:
     await store.create(experiment("e1"), "")
     async with aclosing(store.changes()) as changes:
         await asyncio.wait_for(anext(changes), 5)
-        await store.move("e1", [State.DRAFT], State.RUNNING)
+        await move(store, "e1", [State.DRAFT], State.RUNNING)
         await asyncio.wait_for(anext(changes), 1)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(anext(changes), 0.2)

@@ -79,7 +79,7 @@ async def test_the_first_started_that_matches_takes_the_request(service: Service
         await knowing(assigner, "by-request")
 
         def experiment(kind: RequestType, **units: str) -> str | None:
-            treatment = assigner.assign(kind, **units)
+            treatment = assigner.assign(kind, **units)  # type: ignore[arg-type]  # units are texts, attributes are none
             return treatment.experiment if treatment else None
 
         everything = {"user": "u", "conversation": "c", "request_id": "r"}

@@ -26,8 +26,8 @@ from penstock.assignment import (
     assignment_key,
     bounds,
     parse_assignment_key,
-    point,
 )
+from penstock.audience import point
 from penstock.experiments.v1 import experiment_pb2
 
 ids = st.from_regex(r"[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?", fullmatch=True)

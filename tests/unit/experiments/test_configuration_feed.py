@@ -12,7 +12,9 @@ from penstock.assignment import Arm, Unit
 
 from services.chassis.errors import Failure, Reason
 from services.experiments.configuration import ConfigurationFeed
-from services.experiments.experiments import Design, Experiment, Experiments, State
+from services.experiments.experiments import Design, Experiment, State
+from services.experiments.lifecycle import Experiments
+from services.experiments.store import Step
 from services.experiments.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
@@ -101,7 +103,7 @@ async def test_nothing_is_told_twice() -> None:
     store = MemoryStore()
     async with following(store) as feed, aclosing(feed.watch("w")) as watch:
         await anext(watch)
-        await store.move("missing", [State.DRAFT], State.RUNNING)
+        assert await store.change("missing", lambda found, _: Step(found)) is None
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(anext(watch), 0.05)
 
