@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from services.chassis.errors import Failure, Reason
 from services.inference.engines import memory
+from services.inference.repetition import repeat
 from services.inference.system import memory_bytes
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ class Memory:
     async def __aenter__(self) -> Self:
         """Begins to watch for memory that becomes tight for other reasons than loading."""
         if self.least:
-            self._watch = asyncio.create_task(self._keep_watching(), name="watch memory")
+            watching = repeat("watching memory", self._keep_watching, self._watch_seconds)
+            self._watch = asyncio.create_task(watching, name="watch memory")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -126,9 +128,8 @@ class Memory:
         return unloaded
 
     async def _keep_watching(self) -> None:
-        while True:
-            await asyncio.sleep(self._watch_seconds)
-            await self.relieve()
+        await asyncio.sleep(self._watch_seconds)
+        await self.relieve()
 
     async def _unload(self, tenant: Tenant, why: str) -> None:
         await tenant.leave()

@@ -13,6 +13,7 @@ import msgspec
 
 from services.chassis.errors import Failure, Reason, invalid_field
 from services.inference.policy import Policy, checked
+from services.inference.repetition import repeat
 from services.inference.whole_files import locked, write
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class PolicyFile:
     async def __aenter__(self) -> Self:
         """Reads the file, and goes on watching it. A bad one is told in the log and by `current`; the policy is empty then."""
         await self._look()
-        self._task = asyncio.create_task(self._watch())
+        self._task = asyncio.create_task(repeat("watching the policy", self._watch, self._seconds))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -96,13 +97,12 @@ class PolicyFile:
         self._due.set()
 
     async def _watch(self) -> None:
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._seconds):
-                    await self._due.wait()
-            self._due.clear()
-            async with self._turn:
-                await self._look()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._seconds):
+                await self._due.wait()
+        self._due.clear()
+        async with self._turn:
+            await self._look()
 
     async def _look(self) -> None:
         seen = _signature(self._path)

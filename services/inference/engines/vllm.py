@@ -55,6 +55,7 @@ class VllmEngine(OpenAIEngine):
         super().__init__(base_url, api_key=api_key, embedding_models=embedding_models, image_models=image_models, limits=limits)
         self._sleeps: bool | None = None  # None while it has not been asked
         self._is_asleep = False
+        self._turns = 0  # how often it was put to sleep or woken from here
         self._used: Counter[str] = Counter()
 
     async def models(self) -> Sequence[Model]:
@@ -94,7 +95,7 @@ class VllmEngine(OpenAIEngine):
             return
         yield Progress(Stage.LOADING)
         await self._command("/wake_up", b"", f"model: {model} cannot be woken: its vLLM server does not sleep; {_SLEEP_HINT}")
-        self._is_asleep = False
+        self._turned(asleep=False)
 
     async def unload(self, model: str, *, force: bool) -> None:
         """Takes an adapter away, or has the server sleep, which keeps the weights in the machine's memory.
@@ -113,7 +114,7 @@ class VllmEngine(OpenAIEngine):
         await self._command(
             "/sleep?level=1", b"", f"model: {model} cannot be unloaded: its vLLM server does not sleep; {_SLEEP_HINT}"
         )
-        self._is_asleep = True
+        self._turned(asleep=True)
 
     async def load_adapter(self, name: str, path: str) -> AsyncGenerator[Progress, None]:
         """Loads a LoRA adapter from where the server sees it."""
@@ -124,15 +125,23 @@ class VllmEngine(OpenAIEngine):
     async def _ask_whether_asleep(self) -> None:
         if self._sleeps is False:
             return
+        turns = self._turns
         try:
-            self._is_asleep = _decode_asleep(await self._server.get("/is_sleeping")).is_sleeping
+            is_asleep = _decode_asleep(await self._server.get("/is_sleeping")).is_sleeping
             self._sleeps = True
+            # What was asked before it was put to sleep or woken tells how it was then.
+            if turns == self._turns:
+                self._is_asleep = is_asleep
         except MALFORMED as error:
             raise unavailable(self.name, "it does not say in vLLM's format whether it sleeps") from error
         except Failure as failure:
             if failure.reason is Reason.ENGINE_UNAVAILABLE:
                 raise
             self._sleeps = self._is_asleep = False
+
+    def _turned(self, *, asleep: bool) -> None:
+        self._turns += 1
+        self._is_asleep = asleep
 
     async def _command(self, path: str, body: bytes, not_offered: str) -> None:
         try:

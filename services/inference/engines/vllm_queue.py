@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
 from services.chassis.errors import Failure
 from services.inference.engines.remote import RemoteServer
+from services.inference.repetition import repeat
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from services.inference.engines.remote import Limits
 
 # One series a model; with several engine processes one for each of them.
-_WAITING: Final = re.compile(rb"^vllm:num_requests_waiting(?:\{[^}]*\})?\s+([0-9.eE+]+)", re.MULTILINE)
+_WAITING: Final = re.compile(rb"^vllm:num_requests_waiting(?:\{[^}]*\})?\s+(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*$", re.MULTILINE)
 
 
 class VllmQueues:
@@ -37,7 +39,10 @@ class VllmQueues:
 
     async def __aenter__(self) -> Self:
         """Begins to ask."""
-        self._tasks = [asyncio.create_task(self._keep_asking(key, server)) for key, server in self._servers.items()]
+        self._tasks = [
+            asyncio.create_task(repeat("asking vLLM for its queue", partial(self._ask, key, server), self._seconds))
+            for key, server in self._servers.items()
+        ]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -52,15 +57,19 @@ class VllmQueues:
         """How many requests wait at the engine's server, as of a moment ago."""
         return self._waiting.get(id(engine), 0.0)
 
-    async def _keep_asking(self, key: int, server: RemoteServer) -> None:
-        while True:
-            told = b""
-            # An answer that does not come tells nothing here: probes find out whether the server is there.
-            with suppress(Failure, TimeoutError):
-                async with asyncio.timeout(self._seconds * 2):
-                    told = await server.get("/metrics")
-            self._waiting[key] = sum(map(float, _WAITING.findall(told)))
-            await asyncio.sleep(self._seconds)
+    async def _ask(self, key: int, server: RemoteServer) -> None:
+        waiting = 0.0
+        # An answer that does not come tells nothing here: probes find out whether the server is there.
+        with suppress(Failure, TimeoutError):
+            async with asyncio.timeout(self._seconds * 2):
+                waiting = waiting_in(await server.get("/metrics"))
+        self._waiting[key] = waiting
+        await asyncio.sleep(self._seconds)
+
+
+def waiting_in(metrics: bytes) -> float:
+    """How many requests wait, by vLLM's metrics. What is no number there counts as none."""
+    return sum(float(number) for number in _WAITING.findall(metrics))
 
 
 def _root(url: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from services.inference.engines.vllm import VllmEngine
 from services.inference.lifecycle import Finished, LoadOptions, ModelLifecycle, Progress, Stage
 from services.inference.memory import Memory
 from services.inference.models import Models
+from tests.unit.inference.test_models import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -29,6 +31,7 @@ class WrittenVllm:
         self.takes_adapters = takes_adapters
         self.is_asleep = False
         self.asked = 0
+        self.held: list[asyncio.Event] = []
         self.adapters: dict[str, str] = {}
 
     def application(self) -> web.Application:
@@ -54,7 +57,10 @@ class WrittenVllm:
         return web.json_response({"object": "list", "data": [base, *adapters]})
 
     async def is_sleeping(self, _request: web.Request) -> web.Response:
-        return web.json_response({"is_sleeping": self.is_asleep})
+        is_asleep = self.is_asleep
+        if self.held:
+            await self.held.pop().wait()
+        return web.json_response({"is_sleeping": is_asleep})
 
     async def sleep(self, request: web.Request) -> web.Response:
         assert request.query["level"] == "1"
@@ -112,6 +118,17 @@ async def test_a_server_that_fell_asleep_by_another_hand_is_noticed() -> None:
         await engine.models()
         written.is_asleep = True
         assert [model.state for model in await engine.models()] == [ModelState.UNLOADED]
+
+
+async def test_a_slow_look_does_not_undo_what_was_done_meanwhile() -> None:
+    async with vllm() as (written, engine):
+        await engine.unload(BASE, force=False)
+        written.held.append(answered := asyncio.Event())
+        looking = asyncio.create_task(engine.models())
+        await until(lambda: not written.held)
+        assert [one async for one in engine.load(BASE, LoadOptions())]
+        answered.set()
+        assert [model.state for model in await looking] == [ModelState.READY]
 
 
 async def test_a_server_started_without_sleep_says_how_to_start_it() -> None:
