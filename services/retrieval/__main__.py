@@ -10,6 +10,7 @@ from penstock.retrieval.v1 import (
     collection_service_pb2_grpc,
     conversation_service_pb2_grpc,
     document_service_pb2_grpc,
+    evaluation_service_pb2_grpc,
     reindexing_service_pb2_grpc,
     search_service_pb2_grpc,
 )
@@ -24,6 +25,8 @@ from services.retrieval.answers import Answers
 from services.retrieval.catalog import Catalog
 from services.retrieval.conversations import Conversations
 from services.retrieval.documents import Library
+from services.retrieval.evaluation.evaluations import Evaluations
+from services.retrieval.evaluation_handlers import EvaluationHandlers
 from services.retrieval.handlers import CollectionHandlers, DocumentHandlers, SearchHandlers
 from services.retrieval.inference import InferenceEmbedder
 from services.retrieval.inference_generation import InferenceGenerator
@@ -113,6 +116,11 @@ def main() -> None:
                 f"{package}.DocumentService",
                 DocumentHandlers(library),
                 document_service_pb2_grpc.add_DocumentServiceServicer_to_server,
+            ),
+            Served(
+                f"{package}.EvaluationService",
+                EvaluationHandlers(Evaluations(catalog, judgments, searcher)),
+                evaluation_service_pb2_grpc.add_EvaluationServiceServicer_to_server,
             ),
             Served(
                 f"{package}.ReindexingService",

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 # Passages of either kind that a fit needs; with fewer it would say nothing.
 LEAST_OF_A_KIND: Final = 10
-_RIDGE: Final = 0.01
+_RIDGE: Final = 0.1
 _ROUNDS: Final = 50
 _CONVERGED: Final = 1e-8
-_LARGEST: Final = 30.0
+_LONGEST_STEP: Final = 5.0
+_NO_WIDTH: Final = 1e-9
 _BINS: Final = 10
 
 
@@ -103,27 +104,47 @@ def error(told: Sequence[float], answers: Sequence[bool]) -> float:
 
 
 def logistic_regression(facts: Sequence[Sequence[float]], answers: Sequence[bool]) -> list[float]:
-    """The weights of the facts under which the answers are likeliest; the ridge spares that of the first, a constant 1."""
+    """The weights of the facts under which the answers are likeliest; the first fact is a constant 1.
+
+    Facts are brought to one scale first, so that the ridge weighs the same on each, however narrow the range it lies in.
+    """
     size = len(facts[0])
+    middles = [0.0, *(sum(fact[at] for fact in facts) / len(facts) for at in range(1, size))]
+    scales = [1.0, *(_deviation([fact[at] for fact in facts], middles[at]) for at in range(1, size))]
+    scaled = [[(value - middle) / scale for value, middle, scale in zip(fact, middles, scales, strict=True)] for fact in facts]
     weights = [0.0] * size
     for _ in range(_ROUNDS):
-        gradient = [0.0] + [-_RIDGE * weight for weight in weights[1:]]
-        curvature = [[_RIDGE if row == column else 0.0 for column in range(size)] for row in range(size)]
-        for fact, answer in zip(facts, answers, strict=True):
-            likely = logistic(sum(weight * value for weight, value in zip(weights, fact, strict=True)))
-            spread = max(likely * (1 - likely), 1e-9)
-            for row in range(size):
-                gradient[row] += (answer - likely) * fact[row]
-                for column in range(row + 1):
-                    curvature[row][column] += spread * fact[row] * fact[column]
-        for row in range(size):
-            for column in range(row):
-                curvature[column][row] = curvature[row][column]
-        step = _solved(curvature, gradient)
-        weights = [weight + max(-5.0, min(5.0, change)) for weight, change in zip(weights, step, strict=True)]
+        gradient, curvature = _slopes(scaled, answers, weights)
+        step = [max(-_LONGEST_STEP, min(_LONGEST_STEP, change)) for change in _solved(curvature, gradient)]
+        weights = [weight + change for weight, change in zip(weights, step, strict=True)]
         if max(map(abs, step)) < _CONVERGED:
             break
-    return [max(-_LARGEST, min(_LARGEST, weight)) for weight in weights]
+    slopes = [weight / scale for weight, scale in zip(weights, scales, strict=True)]
+    slopes[0] -= sum(slope * middle for slope, middle in zip(slopes[1:], middles[1:], strict=True))
+    return slopes
+
+
+def _deviation(values: Sequence[float], middle: float) -> float:
+    """The standard deviation; 1 where there is none to speak of."""
+    deviation = math.sqrt(sum((value - middle) ** 2 for value in values) / len(values))
+    return deviation if deviation > _NO_WIDTH else 1.0
+
+
+def _slopes(
+    facts: Sequence[Sequence[float]], answers: Sequence[bool], weights: Sequence[float]
+) -> tuple[list[float], list[list[float]]]:
+    """The gradient of the likelihood at these weights, and its curvature."""
+    size = len(weights)
+    gradient = [0.0, *(-_RIDGE * weight for weight in weights[1:])]
+    curvature = [[_RIDGE if row == column else 0.0 for column in range(size)] for row in range(size)]
+    for fact, answer in zip(facts, answers, strict=True):
+        likely = logistic(sum(weight * value for weight, value in zip(weights, fact, strict=True)))
+        spread = max(likely * (1 - likely), _NO_WIDTH)
+        for row in range(size):
+            gradient[row] += (answer - likely) * fact[row]
+            for column in range(size):
+                curvature[row][column] += spread * fact[row] * fact[column]
+    return gradient, curvature
 
 
 def logistic(value: float) -> float:

@@ -73,6 +73,8 @@ class Hit:
         start: Where the passage starts in the document's text, in characters.
         end: Where it ends, exclusive.
         explanation: Why it is where it is, where that was asked for.
+        covered: The share of the query's words that it holds, weighted by their rarity.
+        cosine: That of its vector and the query's; None where one of them has none.
     """
 
     collection: str
@@ -86,6 +88,8 @@ class Hit:
     start: int
     end: int
     explanation: Explanation | None = None
+    covered: float = 0.0
+    cosine: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,8 @@ class Passage:
             start=start,
             end=start + len(text) if wider else candidate.end,
             explanation=None if words is None else self._explanation(words),
+            covered=self.covered,
+            cosine=self.near,
         )
 
     def _explanation(self, words: Mapping[str, int]) -> Explanation:

@@ -117,12 +117,22 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION. The state of the reindexing does not allow this, or another one of the same collection is under way.
     Example metadata: {"reindex": "0198...", "state": "BUILDING"}.
     """
+    ERROR_REASON_JUDGMENTS_MISSING: _ErrorReason.ValueType  # 59
+    """FAILED_PRECONDITION. There are too few queries whose answers are known; give some. Example metadata: {"collection": "docs"}."""
     ERROR_REASON_INGESTION_NOT_FOUND: _ErrorReason.ValueType  # 50
     """NOT_FOUND. Example metadata: {"ingestion": "0198..."}."""
     ERROR_REASON_INGESTION_STATE: _ErrorReason.ValueType  # 51
     """FAILED_PRECONDITION. Nothing of the ingestion failed in the stage that is to be retried, or it has not ended.
     Example metadata: {"ingestion": "0198...", "state": "RUNNING"}.
     """
+    ERROR_REASON_URL_NOT_ALLOWED: _ErrorReason.ValueType  # 55
+    """PERMISSION_DENIED. The URL is not among those that the service's setting allows to be fetched, or it leads to an address that
+    is not of the public internet. Example metadata: {"url": "https://example.com/a", "setting": "FETCH_ALLOWED"}.
+    """
+    ERROR_REASON_URL_UNREACHABLE: _ErrorReason.ValueType  # 56
+    """UNAVAILABLE. The server of a URL does not answer, or not in time. Example metadata: {"url": "https://example.com/a"}."""
+    ERROR_REASON_FETCHING_DISABLED: _ErrorReason.ValueType  # 57
+    """FAILED_PRECONDITION. The service is set to fetch no URL at all. Example metadata: {"setting": "FETCH_ALLOWED"}."""
     ERROR_REASON_EXPERIMENT_NOT_FOUND: _ErrorReason.ValueType  # 60
     """NOT_FOUND. Example metadata: {"experiment": "e1"}."""
     ERROR_REASON_EXPERIMENT_ALREADY_EXISTS: _ErrorReason.ValueType  # 61
@@ -256,12 +266,22 @@ ERROR_REASON_REINDEX_STATE: ErrorReason.ValueType  # 49
 """FAILED_PRECONDITION. The state of the reindexing does not allow this, or another one of the same collection is under way.
 Example metadata: {"reindex": "0198...", "state": "BUILDING"}.
 """
+ERROR_REASON_JUDGMENTS_MISSING: ErrorReason.ValueType  # 59
+"""FAILED_PRECONDITION. There are too few queries whose answers are known; give some. Example metadata: {"collection": "docs"}."""
 ERROR_REASON_INGESTION_NOT_FOUND: ErrorReason.ValueType  # 50
 """NOT_FOUND. Example metadata: {"ingestion": "0198..."}."""
 ERROR_REASON_INGESTION_STATE: ErrorReason.ValueType  # 51
 """FAILED_PRECONDITION. Nothing of the ingestion failed in the stage that is to be retried, or it has not ended.
 Example metadata: {"ingestion": "0198...", "state": "RUNNING"}.
 """
+ERROR_REASON_URL_NOT_ALLOWED: ErrorReason.ValueType  # 55
+"""PERMISSION_DENIED. The URL is not among those that the service's setting allows to be fetched, or it leads to an address that
+is not of the public internet. Example metadata: {"url": "https://example.com/a", "setting": "FETCH_ALLOWED"}.
+"""
+ERROR_REASON_URL_UNREACHABLE: ErrorReason.ValueType  # 56
+"""UNAVAILABLE. The server of a URL does not answer, or not in time. Example metadata: {"url": "https://example.com/a"}."""
+ERROR_REASON_FETCHING_DISABLED: ErrorReason.ValueType  # 57
+"""FAILED_PRECONDITION. The service is set to fetch no URL at all. Example metadata: {"setting": "FETCH_ALLOWED"}."""
 ERROR_REASON_EXPERIMENT_NOT_FOUND: ErrorReason.ValueType  # 60
 """NOT_FOUND. Example metadata: {"experiment": "e1"}."""
 ERROR_REASON_EXPERIMENT_ALREADY_EXISTS: ErrorReason.ValueType  # 61
