@@ -158,7 +158,7 @@ def is_readable(media_type: str) -> bool:
 
 def by_name(name: str) -> str:
     """What the name of a file tells; empty if nothing. PDF, Word and ZIP are told from their content alone."""
-    last = name.rpartition("/")[2].rpartition("\\")[2].lower()
+    last = (name.partition("?")[0] if "://" in name else name).rpartition("/")[2].rpartition("\\")[2].lower()
     if last in _NAMES:
         return _CODE_PREFIX + _NAMES[last]
     _, dot, ending = last.rpartition(".")

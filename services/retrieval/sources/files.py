@@ -15,7 +15,7 @@ from services.retrieval.parsing import (
     of_archive,
     parameters_of,
 )
-from services.retrieval.reading import UnreadableError
+from services.retrieval.reading import UnreadableError, storable
 from services.retrieval.sources import archives, records
 from services.retrieval.sources.archives import Budget
 from services.retrieval.sources.entries import NAME_CHARACTERS, Found, document, refusal, unsupported
@@ -42,7 +42,7 @@ def items(path: Path, *, name: str, media_type: str = "", is_text: bool = False)
             `absent`), `delimiter` (one character or `tab`) and `rows` (`documents`: each row is one, `groups`: all are one).
         is_text: Whether the content was given as text, so that it is in UTF-8.
     """
-    name = archives.plain_name(name) if name else "unnamed"
+    name = storable(name).strip()[:NAME_CHARACTERS] or "unnamed"
     with path.open("rb") as file:
         try:
             kind = _kind(file, media_type, name, is_text=is_text)

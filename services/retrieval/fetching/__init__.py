@@ -1,0 +1,1 @@
+"""Fetches documents from the web, from where that is allowed and nowhere else."""
