@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
+from google.api import httpbody_pb2
 from google.protobuf import json_format
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -19,6 +20,9 @@ from penstock.retrieval.v1 import (
     document_pb2,
     document_service_pb2,
     document_service_pb2_grpc,
+    ingestion_pb2,
+    ingestion_service_pb2,
+    ingestion_service_pb2_grpc,
     search_pb2,
     search_service_pb2,
     search_service_pb2_grpc,
@@ -94,6 +98,7 @@ class Retrieval:
         channel = self.service.channel
         self.collections: Any = collection_service_pb2_grpc.CollectionServiceStub(channel)
         self.documents: Any = document_service_pb2_grpc.DocumentServiceStub(channel)
+        self.ingestions: Any = ingestion_service_pb2_grpc.IngestionServiceStub(channel)
         self.searches: Any = search_service_pb2_grpc.SearchServiceStub(channel)
 
     def lose_qdrant_data(self) -> None:
@@ -118,6 +123,43 @@ class Retrieval:
             ],
         )
         return list((await self.documents.AddDocuments(request, timeout=seconds)).documents)
+
+    async def ingest(self, *documents: dict[str, Any], collection: str = "docs", request_id: str = "") -> str:
+        """Begins an ingestion of documents given inline, and returns its id."""
+        request = ingestion_service_pb2.CreateIngestionRequest(
+            collection=collection,
+            documents=ingestion_service_pb2.InlineDocuments(
+                documents=[json_format.ParseDict(one, document_pb2.DocumentInput()) for one in documents]
+            ),
+            request_id=request_id,
+        )
+        response: ingestion_service_pb2.CreateIngestionResponse = await self.ingestions.CreateIngestion(request, timeout=20)
+        return response.ingestion.ingestion
+
+    async def upload(self, name: str, content: bytes, collection: str = "docs", **first: Any) -> str:
+        """Uploads a file in pieces of 64 KiB, and returns the id of its ingestion."""
+
+        async def pieces() -> "AsyncIterator[ingestion_service_pb2.UploadIngestionRequest]":
+            begin = ingestion_service_pb2.UploadIngestionRequest(collection=collection, name=name, **first)
+            yield begin
+            for start in range(0, len(content), 65536):
+                body = httpbody_pb2.HttpBody(data=content[start : start + 65536])
+                yield ingestion_service_pb2.UploadIngestionRequest(body=body)
+
+        response: ingestion_service_pb2.UploadIngestionResponse = await self.ingestions.UploadIngestion(pieces(), timeout=60)
+        return response.ingestion.ingestion
+
+    async def watch(self, ingestion: str) -> "AsyncIterator[ingestion_pb2.Ingestion]":
+        """How an ingestion goes on, to its end."""
+        request = ingestion_service_pb2.WatchIngestionRequest(ingestion=ingestion)
+        async for event in self.ingestions.WatchIngestion(request, timeout=60):
+            yield event.progress if event.HasField("progress") else event.finished
+
+    async def ended(self, ingestion: str) -> ingestion_pb2.Ingestion:
+        """The ingestion once it has ended."""
+        found = [told async for told in self.watch(ingestion)][-1]
+        assert found.HasField("end_time")
+        return found
 
     async def get(self, document: str, collection: str = "docs") -> document_pb2.Document:
         request = document_service_pb2.GetDocumentRequest(collection=collection, document=document)

@@ -9,7 +9,7 @@ from services.retrieval.analysis import document_vector
 from services.retrieval.chunking.chunks import Chunk, chunk
 from services.retrieval.ingestion.jobs import Finished, Step
 from services.retrieval.languages import is_known
-from services.retrieval.store import Point, point_uid
+from services.retrieval.store import Point, Whereabouts, point_uid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -122,6 +122,7 @@ def points_of(batch: Sequence[Piece], vectors: Mapping[int, Sequence[float]]) ->
             text=piece.chunk.text,
             dense=vectors.get(place),
             sparse=document_vector(piece.chunk.indexed_text),
+            where=Whereabouts(piece.chunk.ordinal, piece.chunk.page, piece.chunk.path, piece.chunk.section),
         )
         for place, piece in enumerate(batch)
     ]

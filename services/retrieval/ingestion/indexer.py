@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from services.retrieval.ingestion.jobs import Checkpoints, Job, Jobs
+    from services.retrieval.ingestion.loops import Work
     from services.retrieval.ingestion.pipeline import Pipeline
     from services.retrieval.ingestion.upkeep import Upkeep
     from services.retrieval.store import Store
@@ -81,8 +82,9 @@ class Indexer:
         self._loops.append(Loop(upkeep.once, self._failed))
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Works in the background until the context ends; leases held then are given back."""
+    async def running(self, *others: Work) -> AsyncIterator[None]:
+        """Works in the background until the context ends; leases held then are given back. `others` is repeated beside it."""
+        self._loops += [Loop(work, self._failed) for work in others]
         loops = [asyncio.create_task(loop.run(), name="indexing") for loop in self._loops]
         try:
             yield

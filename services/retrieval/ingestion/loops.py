@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from services.chassis.errors import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+Work: TypeAlias = "Callable[[], Awaitable[bool]]"
 
 _log = logging.getLogger(__name__)
 
@@ -26,7 +28,7 @@ class Loop:
         failed: Told of each Failure, which means an outage: the loop tries again after a growing pause of at most 5 seconds.
     """
 
-    def __init__(self, work: Callable[[], Awaitable[bool]], failed: Callable[[Failure], None]) -> None:
+    def __init__(self, work: Work, failed: Callable[[Failure], None]) -> None:
         self._work = work
         self._failed = failed
         self._wanted = asyncio.Event()
