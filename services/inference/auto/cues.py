@@ -20,16 +20,17 @@ REASONS: Final = _words("""
     почему зачем объясни объясните докажи докажите сравни сравните проанализируй проанализируйте обоснуй обоснуйте выведи
     оцени оцените спроектируй разработай оптимизируй анализ обобщи отладь причины последствия
 """)
+# One of these is enough, two of those that follow.
 CODE: Final = _words("""
-    def class import return function const let var select from where async await struct public static void python javascript
-    typescript java rust golang c++ sql bash regex
-    код кода функцию функция скрипт программу
+    def async await struct javascript typescript python golang c++ sql bash regex json yaml html css api
+    код кода коде функцию скрипт
 """)
+PERHAPS_CODE: Final = _words("import return function functions const var void static java rust функция функции программу цикл")
 MATHS: Final = _words("""
     equation integral derivative theorem lemma matrix polynomial probability eigenvalue modulo
     уравнение уравнения интеграл производная производную теорема теорему матрица матрицу вероятность многочлен
 """)
-WORDS: Final = STEPS | REASONS | CODE | MATHS
+WORDS: Final = STEPS | REASONS | CODE | PERHAPS_CODE | MATHS
 
 # Chinese has no spaces to part words by.
 HAN_STEPS: Final = tuple(_words("首先 其次 然后 接着 最后 第一 第二 步骤 一步一步 分步 计划 然後 步驟 計劃"))
@@ -37,5 +38,6 @@ HAN_REASONS: Final = tuple(_words("为什么 为何 解释 证明 比较 分析 
 HAN_CODE: Final = tuple(_words("代码 函数 脚本 程序 代碼 函數"))
 HAN_MATHS: Final = tuple(_words("方程 积分 导数 定理 矩阵 概率 積分 導數 矩陣"))
 
-CODE_MARKS: Final = ("{", "}", ";", "()", "==", "=>", "</", "::", "#include")
+CODE_SIGNS: Final = ("```", "SELECT ", "#include", "</", "=>", "();")
+CODE_MARKS: Final = ("{", "}", ";", "()", "==", "::")
 MATH_MARKS: Final = ("\\frac", "\\sum", "\\int", "$$", "∫", "∑", "√", "≤", "≥", "≠", "∂", "^2", "x²")

@@ -156,12 +156,13 @@ def _cues(question: str, *, has_han: bool) -> tuple[int, int, bool, bool, int]:
             plain = plain.replace(mark, " ")
     found = cues.WORDS.intersection(plain.split())
     steps, reasons = len(found & cues.STEPS), len(found & cues.REASONS)
-    code, maths = len(found & cues.CODE), len(found & cues.MATHS)
+    code, maths = 2 * len(found & cues.CODE) + len(found & cues.PERHAPS_CODE), len(found & cues.MATHS)
     if has_han:
         steps += sum(cue in text for cue in cues.HAN_STEPS)
         reasons += sum(cue in text for cue in cues.HAN_REASONS)
         code += 2 * any(cue in text for cue in cues.HAN_CODE)
         maths += any(cue in text for cue in cues.HAN_MATHS)
-    # One word of a program's may stand in any sentence; two hardly do.
-    has_code = "```" in text or code > 1 or sum(map(text.count, cues.CODE_MARKS)) >= _CODE_ENOUGH
+    has_code = (
+        code > 1 or any(sign in text for sign in cues.CODE_SIGNS) or sum(map(text.count, cues.CODE_MARKS)) >= _CODE_ENOUGH
+    )
     return steps, reasons, has_code, maths > 0 or any(mark in text for mark in cues.MATH_MARKS), questions
