@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 from uuid import uuid5
 
 from services.retrieval.fusion import RRF_K
@@ -27,6 +27,26 @@ def point_uid(document_uid: UUID, edition: int, ordinal: int) -> UUID:
 
 
 @dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """Where a chunk stands in its document.
+
+    Attributes:
+        ordinal: Its place among the document's chunks, from 0; -1 where it was written before that was kept.
+        page: The page it starts on, from 1; 0 where the document has none.
+        path: The headings it stands under, outermost first.
+        section: The first and the last chunk of its section, by ordinal.
+    """
+
+    ordinal: int = -1
+    page: int = 0
+    path: tuple[str, ...] = ()
+    section: tuple[int, int] = (-1, -1)
+
+
+_NOWHERE: Final = Whereabouts()
+
+
+@dataclass(frozen=True, slots=True)
 class Point:
     """A chunk to be found.
 
@@ -39,6 +59,7 @@ class Point:
         text: The passage.
         dense: Its vector; None where its language is none of the embedder's.
         sparse: Its weighted terms.
+        where: Where it stands in the document.
     """
 
     uid: UUID
@@ -49,6 +70,7 @@ class Point:
     text: str
     dense: Sequence[float] | None
     sparse: SparseVector
+    where: Whereabouts = _NOWHERE
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +87,7 @@ class Candidate:
         score: What candidates are ordered by; 0 where they were fetched by id.
         dense: Its vector; empty where it has none or none was asked for.
         weights: Its weighted terms by id.
+        where: Where it stands in the document.
     """
 
     uid: UUID
@@ -76,6 +99,7 @@ class Candidate:
     score: float
     dense: Sequence[float]
     weights: Mapping[int, float]
+    where: Whereabouts = _NOWHERE
 
 
 @dataclass(frozen=True, slots=True)

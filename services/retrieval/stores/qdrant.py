@@ -21,7 +21,7 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from services.chassis.call import current_call
 from services.chassis.errors import Failure, Reason
 from services.retrieval.fusion import Ranked
-from services.retrieval.store import Candidate, CollectionMissingError, Legs
+from services.retrieval.store import Candidate, CollectionMissingError, Legs, Whereabouts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -236,6 +236,7 @@ def _struct(point: Point) -> models.PointStruct:
         "start": point.start,
         "end": point.end,
         "text": point.text,
+        **_told(point.where),
     }
     return models.PointStruct(id=str(point.uid), vector=vectors, payload=payload)
 
@@ -253,7 +254,27 @@ def _candidate(point: models.ScoredPoint | models.Record) -> Candidate:
         score=point.score if isinstance(point, models.ScoredPoint) else 0.0,
         dense=cast("Sequence[float]", dense or ()),
         weights=_weights(point),
+        where=_where(payload),
     )
+
+
+def _told(where: Whereabouts) -> dict[str, Any]:
+    """Where a chunk stands, as far as there is something to say."""
+    if where.ordinal < 0:
+        return {}
+    told: dict[str, Any] = {"ordinal": where.ordinal, "section": list(where.section)}
+    if where.page:
+        told["page"] = where.page
+    if where.path:
+        told["headings"] = list(where.path)
+    return told
+
+
+def _where(payload: dict[str, Any]) -> Whereabouts:
+    if "ordinal" not in payload:
+        return Whereabouts()
+    first, last = payload["section"]
+    return Whereabouts(payload["ordinal"], payload.get("page", 0), tuple(payload.get("headings", ())), (first, last))
 
 
 def _weights(point: models.ScoredPoint | models.Record) -> dict[int, float]:
