@@ -41,10 +41,16 @@ class Suite:
         return document
 
     def address(self, service: str) -> str:
-        """host:port of a service's own gRPC."""
+        """host:port of a service's own gRPC; of the first of its processes where there are several."""
         environment = self.run()["environment"]
         assert isinstance(environment, dict)  # noqa: S101 - for the type checker
-        return str(environment[f"{service.upper()}_ADDRESS"])
+        return str(environment[f"{service.upper()}_ADDRESS"]).partition(",")[0]
+
+    def names(self) -> list[str]:
+        """The launcher's names for the processes that run."""
+        processes = self.run()["processes"]
+        assert isinstance(processes, dict)  # noqa: S101 - for the type checker
+        return [str(name) for name in processes]
 
     def process(self, name: str) -> int:
         """The process id behind the launcher's name for it."""

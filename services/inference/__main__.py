@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 from penstock.assigner import Assigner
@@ -19,6 +21,7 @@ from penstock.inference.v1 import (
 )
 
 from services.chassis import server, telemetry
+from services.chassis.cache.tiers import Tiers
 from services.chassis.channels import open_channel
 from services.chassis.server import Served
 from services.chassis.settings import read
@@ -48,11 +51,12 @@ from services.inference.routing_handlers import RoutingService
 from services.inference.semantic.gauges import SemanticGauges
 from services.inference.semantic.index import Embedder, SemanticIndex
 from services.inference.settings import InferenceSettings
-from services.chassis.cache.tiers import Tiers
 from services.inference.workers.engine_handlers import Lender, register
 from services.inference.workers.forwarding_handlers import ForwardedModelService
 from services.inference.workers.frames import SERVICE
 from services.inference.workers.house import House
+from services.inference.workers.ledger import LedgerError
+from services.inference.workers.seats import SeatTakenError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +85,7 @@ def main() -> None:
         learning = Learning(SqliteRecords(settings.data_dir / "routing.db"), lambda: policy.policy)
         await stack.enter_async_context(learning)
         chooser = Chooser(learning.fitted)
-        router = Router(models, policy=lambda: policy.policy, room=house.rooms.open, chooser=chooser)
+        router = Router(models, policy=lambda: policy.policy, room=house.rooms.open, standing=house.standing, chooser=chooser)
         await _watch_queues(settings, router, stack)
         admission = house.rooms.open("generation", settings.max_concurrency, tenant_room=settings.tenant_concurrency)
         assigner = await _assigner(settings, stack)
@@ -133,7 +137,10 @@ def main() -> None:
             ),
         ]
 
-    server.run("inference", settings, build if settings.worker else partial(_lender, settings))
+    try:
+        server.run("inference", settings, build if settings.worker else partial(_lender, settings))
+    except (SeatTakenError, LedgerError) as error:
+        sys.exit(f"inference: {error}")
 
 
 async def _lender(settings: InferenceSettings, stack: AsyncExitStack, lifecycle: Lifecycle) -> Sequence[Served]:  # noqa: ARG001 - as above
@@ -285,9 +292,31 @@ def _urls(given: str) -> list[str]:
     return [url.strip() for url in given.split(",") if url.strip()]
 
 
+def _vllm_in_process(settings: InferenceSettings) -> list[Engine]:
+    if not settings.vllm_model:
+        return []
+    if find_spec("vllm") is None:
+        _log.warning("VLLM_MODEL is left out: vllm is not installed; docs/how-to/run-vllm-in-process.md says how")
+        return []
+    from services.inference.engines.async_llm import AsyncLlmEngine, Options  # noqa: PLC0415 - brings vllm
+
+    options = Options(
+        settings.vllm_model,
+        settings.vllm_served_name,
+        settings.vllm_max_model_len,
+        settings.vllm_gpu_memory_utilization,
+        settings.vllm_tensor_parallel_size,
+        settings.vllm_quantization,
+        dict(settings.vllm_options),
+    )
+    engine = AsyncLlmEngine(options)
+    engine.start_loading()
+    return [engine]
+
+
 def _embedded_engines(settings: InferenceSettings, memory: Memory) -> list[Engine]:
     """Engines in this process that load models. One whose package is not installed is left out, and the log says so."""
-    engines: list[Engine] = []
+    engines: list[Engine] = _vllm_in_process(settings)
     try:
         from services.inference.engines.llamacpp import LlamaCppEngine  # noqa: PLC0415 - its package may be missing
 

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum, StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from services.chassis.errors import Failure, Reason
 
@@ -131,51 +131,91 @@ class BreakerLimits:
     longest_pause: float = 60.0
 
 
+class Standing:
+    """How a breaker stands, where one process alone decides.
+
+    Attributes:
+        is_open: Whether the backend is left alone.
+        opened_at: Since when.
+        pause: For how many seconds; 0 before the first time.
+        is_probing: Whether a request is finding out whether it is well again.
+        epoch: How often it has changed.
+    """
+
+    __slots__ = ("epoch", "is_open", "is_probing", "opened_at", "pause")
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self.opened_at = 0.0
+        self.pause = 0.0
+        self.is_probing = False
+        self.epoch = 0
+
+
+class Stands(Protocol):
+    """A `Standing`, wherever it is kept."""
+
+    is_open: bool
+    opened_at: float
+    pause: float
+    is_probing: bool
+    epoch: int
+
+
 class Breaker:
     """Leaves a backend alone that fails, and lets one request at a time find out whether it is well again.
 
     Each request takes a ticket by `enter`, and gives it back by exactly one of `succeeded`, `failed` and `left`. A ticket from
     before the last change of state tells nothing about the state now, and is ignored.
+
+    Args:
+        limits: When it opens and closes.
+        clock: Gives seconds.
+        standing: How it stands; may be shared with breakers of other processes, which then open and close together. Failures
+            are counted by each for itself.
     """
 
-    def __init__(self, limits: BreakerLimits | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        limits: BreakerLimits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        standing: Stands | None = None,
+    ) -> None:
         self._limits = limits or BreakerLimits()
         self._clock = clock
-        self._is_open = False
-        self._opened_at = 0.0
-        self._pause = self._limits.pause
-        self._is_probing = False
-        self._epoch = 0
+        self._now: Stands = standing or Standing()
         self._failures_in_a_row = 0
         self._outcomes: deque[bool] = deque(maxlen=self._limits.window)
 
     @property
     def state(self) -> BreakerState:
         """The state now. It is half open once its pause is over, whether a probe is out or not."""
-        if not self._is_open:
+        if not self._now.is_open:
             return BreakerState.CLOSED
         return BreakerState.HALF_OPEN if self.opens_in() == 0 else BreakerState.OPEN
 
     def opens_in(self) -> float:
         """Seconds until the next probe may go; 0 where one may, or where the breaker is closed."""
-        return max(0.0, self._opened_at + self._pause - self._clock()) if self._is_open else 0.0
+        now = self._now
+        return max(0.0, now.opened_at + now.pause - self._clock()) if now.is_open else 0.0
 
     def lets_through(self) -> bool:
         """Whether a request may go to the backend now."""
-        return not self._is_open or (not self._is_probing and self.opens_in() == 0)
+        now = self._now
+        return not now.is_open or (not now.is_probing and self.opens_in() == 0)
 
     def enter(self) -> int:
         """Marks a request as sent; gives its ticket."""
-        if self._is_open:
-            self._is_probing = True
-        return self._epoch
+        if self._now.is_open:
+            self._now.is_probing = True
+        return self._now.epoch
 
     def succeeded(self, ticket: int) -> None:
         """The backend has answered."""
-        if ticket != self._epoch:
+        if ticket != self._now.epoch:
             return
-        if self._is_open:
-            self._is_open, self._pause = False, self._limits.pause
+        if self._now.is_open:
+            self._now.is_open, self._now.pause = False, 0.0
             self._change()
             return
         self._failures_in_a_row = 0
@@ -183,11 +223,10 @@ class Breaker:
 
     def failed(self, ticket: int) -> None:
         """The backend is ill."""
-        if ticket != self._epoch:
+        if ticket != self._now.epoch:
             return
-        if self._is_open:
-            self._pause = min(self._limits.longest_pause, self._pause * 2)
-            self._open()
+        if self._now.is_open:
+            self._open(min(self._limits.longest_pause, self._now.pause * 2))
             return
         self._failures_in_a_row += 1
         self._outcomes.append(False)
@@ -195,19 +234,19 @@ class Breaker:
         if self._failures_in_a_row >= self._limits.in_a_row or (
             is_full and self._outcomes.count(False) * 2 >= len(self._outcomes)
         ):
-            self._open()
+            self._open(self._limits.pause)
 
     def left(self, ticket: int) -> None:
         """The request ended without telling anything of the backend: its client left, or its model refused it."""
-        if ticket == self._epoch:
-            self._is_probing = False
+        if ticket == self._now.epoch:
+            self._now.is_probing = False
 
-    def _open(self) -> None:
-        self._is_open, self._opened_at = True, self._clock()
+    def _open(self, pause: float) -> None:
+        self._now.pause, self._now.opened_at, self._now.is_open = pause, self._clock(), True
         self._change()
 
     def _change(self) -> None:
-        self._epoch += 1
-        self._is_probing = False
+        self._now.epoch += 1
+        self._now.is_probing = False
         self._failures_in_a_row = 0
         self._outcomes.clear()

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from services.inference.engine import Engine, Generation
     from services.inference.models import Found, Models
     from services.inference.policy import Alias
+    from services.inference.resilience import Stands
 
 # How much a finished request counts in the mean time that a backend takes.
 _WEIGHT: Final = 0.2
@@ -160,6 +161,7 @@ class Router:
         policy: Gives the policy in force.
         waiting: How many requests wait at an engine's server beside ours, as it says itself; 0 where it says nothing.
         draw: Picks so many of a sequence.
+        standing: Gives what the breaker of a backend shares with other processes, by its name; None for nothing.
         room: Opens the room of an engine that has only so much, by its name and size.
         chooser: Chooses among the models of an alias that is routed by what requests look like.
     """
@@ -169,6 +171,7 @@ class Router:
     policy: Callable[[], Policy] = Policy
     waiting: Callable[[Engine], float] = lambda _: 0.0
     draw: Callable[[Sequence[Backend], int], Sequence[Backend]] = random.sample
+    standing: Callable[[str], Stands | None] = lambda _: None
     room: Callable[[str, int], Admission] = lambda _, room: Admission(room)
     chooser: Chooser = field(default_factory=Chooser)
     _backends: dict[tuple[int, str], Backend] = field(default_factory=dict)
@@ -286,7 +289,8 @@ class Router:
                 self._forget_idle()
             name = self._name(found.engine)
             admission = self.room(f"{name} {found.model.name}", found.engine.room) if isinstance(found.engine, Roomy) else None
-            known = Backend(name, found, Breaker(self.breaker_limits), admission)
+            breaker = Breaker(self.breaker_limits, standing=self.standing(f"{name} {found.model.name}"))
+            known = Backend(name, found, breaker, admission)
             self._backends[key] = known
         elif known.found.model is not found.model:
             known.found = found

@@ -9,6 +9,7 @@ from services.chassis.channels import open_channel
 from services.inference.workers.borrowed import BorrowedEngine, BorrowedRoomyEngine
 from services.inference.workers.rooms import Rooms
 from services.inference.workers.seats import Seats
+from services.inference.workers.standings import SharedStanding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +54,10 @@ class House:
     async def __aexit__(self, *_: object) -> None:
         """Gives the seat up."""
         await self._stack.aclose()
+
+    def standing(self, backend: str) -> SharedStanding | None:
+        """How the breaker of a backend stands for all workers; None where this one is alone."""
+        return None if self._seats is None else SharedStanding(self._seats.page(f"breaker {backend}"), self._seats)
 
     def tell(self, topic: str) -> None:
         """Has all other workers look at what the topic stands for, now."""

@@ -122,10 +122,13 @@ class Seats:
         """The ledger of this name, which all processes share. Raises LedgerError where they have other limits."""
         known = self._ledgers.get(name)
         if known is None:
-            file = self._folder / f"ledger-{blake2b(name.encode(), digest_size=8).hexdigest()}"
             is_alone = not any(self.lives(seat) for seat in range(self.count) if seat != self.mine)
-            known = self._ledgers[name] = Ledger.shared(file, shape, self.mine, is_alone=is_alone)
+            known = self._ledgers[name] = Ledger.shared(self.page(f"ledger {name}"), shape, self.mine, is_alone=is_alone)
         return known
+
+    def page(self, name: str) -> Path:
+        """A file of this name that all processes share."""
+        return self._folder / f"page-{blake2b(name.encode(), digest_size=8).hexdigest()}"
 
     def listen(self, topic: str, heard: Callable[[], None]) -> None:
         """Has `heard` called, on the event loop, when another process tells of the topic."""
