@@ -10,6 +10,8 @@ BIN := .venv/bin
 VLLM := .venv-vllm
 # gbstats needs a numpy of its own.
 ORACLE := .venv-gbstats
+# What penstock is measured beside, with dependencies of its own.
+REFERENCES := .venv-references
 # An environment that exists keeps its interpreter; uv would tear it down for another one.
 PIN := $(if $(wildcard .venv/bin/python),,--python $(PYTHON))
 RUNTIME := --extra inference --extra retrieval --extra experiments --extra gateway --extra migrate --extra local
@@ -132,9 +134,22 @@ manifests: .venv/.dev ## Validate the Kubernetes manifests offline
 wheel: .uv/bin/uv ## Build the published wheel into dist/
 	$(UV) build --package penstock --wheel
 
+.PHONY: eval
+eval: .venv/.dev ## Measure retrieval on judged folders: make eval FOLDERS="a b" [TARGET=host:port] [PLOTS=folder]
+	$(BIN)/python -m benchmarks.retrieval_quality $(FOLDERS) $(if $(TARGET),--target $(TARGET)) $(if $(PLOTS),--plots $(PLOTS))
+
 .PHONY: bench
 bench: .venv/.dev ## Measure the figures of docs/benchmarks.md
 	$(BIN)/python -m benchmarks.run
+
+$(REFERENCES)/.installed: benchmarks/references-requirements.txt
+	@$(PYTHON) -m venv --clear $(REFERENCES)
+	@$(REFERENCES)/bin/pip install -qq --disable-pip-version-check -r $<
+	@touch $@
+
+.PHONY: bench-references
+bench-references: .venv/.dev $(REFERENCES)/.installed ## Measure penstock beside Envoy alone, LiteLLM, vllm-router and smg
+	$(BIN)/python -m benchmarks.references
 
 .PHONY: simulate
 simulate: .venv/.dev ## Simulate experiments: false positives and power of each method of analysis
@@ -151,4 +166,4 @@ oracle: $(ORACLE)/.installed ## Compute anew what the analysis is checked agains
 
 .PHONY: clean
 clean: ## Remove what was installed and built; data in DATA_DIR stays
-	rm -rf .venv $(VLLM) $(ORACLE) .uv build dist
+	rm -rf .venv $(VLLM) $(ORACLE) $(REFERENCES) .uv build dist

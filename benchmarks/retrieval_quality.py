@@ -1,10 +1,10 @@
-"""How good search is: nDCG@10 of each mode and fusion on judged collections, through a running suite.
+"""How good search is on judged collections: nDCG@10 and more of each mode and fusion, with intervals, by EvaluateRetrieval.
 
-    python benchmarks/retrieval_quality.py FOLDER... --target 127.0.0.1:8080
+    python -m benchmarks.retrieval_quality FOLDER... [--target 127.0.0.1:8080] [--plots FOLDER]
 
 A folder holds `corpus.jsonl` (id, text, perhaps title) and `queries.jsonl` (id, text, relevant: ids of documents). The target
-is the retrieval service's gRPC, or the gateway's port. Judgements are yes or no; a document counts at the place of its best
-chunk. Nothing in penstock is tuned to one of these sets.
+is the retrieval service's gRPC; without one a suite of its own is started. Judgements are yes or no; a
+document counts at the place of its best chunk. Intervals are the bootstrap's, of 95 %. Nothing in penstock is tuned to one set.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import math
+import tempfile
 import time
 import uuid
 from pathlib import Path
@@ -26,37 +26,32 @@ from penstock.retrieval.v1 import (
     document_pb2,
     document_service_pb2,
     document_service_pb2_grpc,
+    evaluation_pb2,
+    evaluation_service_pb2,
+    evaluation_service_pb2_grpc,
     search_pb2,
-    search_service_pb2,
-    search_service_pb2_grpc,
 )
 
-DEPTH = 10
-# Chunks asked for, so that ten different documents are among them.
-CHUNKS = 40
-AT_ONCE = 4
+from benchmarks.suite import running
+
 PENDING = document_pb2.DOCUMENT_STATE_PENDING
 BATCH = 50
-# What is asked for beside the query.
-WAYS: dict[str, dict[str, Any]] = {
-    "hybrid": {"mode": search_pb2.SEARCH_MODE_HYBRID},
-    "hybrid, DBSF": {"fusion": search_pb2.Fusion(dbsf=search_pb2.DbsfFusion())},
-    "hybrid, weighted": {"fusion": search_pb2.Fusion(weighted=search_pb2.WeightedFusion())},
-    "dense": {"mode": search_pb2.SEARCH_MODE_DENSE},
-    "sparse": {"mode": search_pb2.SEARCH_MODE_SPARSE},
-}
+MOST_QUERIES = 5000
+HYBRID = "hybrid"
+# The first is what every search gets that asks for nothing; differences are to it.
+WAYS = [
+    evaluation_pb2.EvaluationSetting(name=HYBRID),
+    evaluation_pb2.EvaluationSetting(name="dense", mode=search_pb2.SEARCH_MODE_DENSE),
+    evaluation_pb2.EvaluationSetting(name="sparse", mode=search_pb2.SEARCH_MODE_SPARSE),
+    evaluation_pb2.EvaluationSetting(name="hybrid, DBSF", fusion=search_pb2.Fusion(dbsf=search_pb2.DbsfFusion())),
+    evaluation_pb2.EvaluationSetting(name="hybrid, weighted", fusion=search_pb2.Fusion(weighted=search_pb2.WeightedFusion())),
+]
+LARGE = (("grpc.max_send_message_length", 64 << 20), ("grpc.max_receive_message_length", 64 << 20))
 
 
 def read(path: Path) -> list[dict[str, Any]]:
     """The objects of a file of JSON lines."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-
-
-def ndcg(ranked: list[str], relevant: set[str]) -> float:
-    """Normalised discounted cumulative gain of the first ten."""
-    gain = sum(1 / math.log2(place + 2) for place, one in enumerate(ranked[:DEPTH]) if one in relevant)
-    ideal = sum(1 / math.log2(place + 2) for place in range(min(DEPTH, len(relevant))))
-    return gain / ideal if ideal else 0.0
 
 
 async def ingest(channel: grpc.aio.Channel, collection: str, corpus: list[dict[str, Any]]) -> float:
@@ -82,60 +77,69 @@ async def ingest(channel: grpc.aio.Channel, collection: str, corpus: list[dict[s
     return time.monotonic() - started
 
 
-async def measure(channel: grpc.aio.Channel, collection: str, queries: list[dict[str, Any]], way: dict[str, Any]) -> list[str]:
-    """One line of the table: quality, the mode that really served, the median time, the mean relevance of right and wrong."""
-    searches: Any = search_service_pb2_grpc.SearchServiceStub(channel)
-    room = asyncio.Semaphore(AT_ONCE)
-    scores, times, served = [], [], set()
-    judged: dict[bool, list[float]] = {True: [], False: []}
-
-    async def one(query: dict[str, Any]) -> None:
-        request = search_service_pb2.SearchRequest(collections=[collection], query=query["text"], top_k=CHUNKS, **way)
-        async with room:
-            started = time.monotonic()
-            response = await searches.Search(request, timeout=60)
-            times.append(time.monotonic() - started)
-        relevant = set(query["relevant"])
-        scores.append(ndcg(list(dict.fromkeys(hit.document for hit in response.hits)), relevant))
-        served.add(search_pb2.SearchMode.Name(response.mode).removeprefix("SEARCH_MODE_").lower())
-        for hit in response.hits[:DEPTH]:
-            judged[hit.document in relevant].append(hit.relevance)
-
-    await asyncio.gather(*(one(query) for query in queries if query["relevant"]))
-    right, wrong = (sum(judged[kind]) / max(1, len(judged[kind])) for kind in (True, False))
-    median = sorted(times)[len(times) // 2] * 1000
-    return [f"{sum(scores) / len(scores):.4f}", "+".join(sorted(served)), f"{median:.1f}", f"{right:.2f}", f"{wrong:.2f}"]
+def verdict(scores: list[evaluation_pb2.SettingScore]) -> str:
+    """How the default compares with the better of the two rankings by themselves."""
+    by_name = {one.name: one.ndcg_at_10 for one in scores}
+    better = max(("sparse", "dense"), key=lambda name: by_name[name].value.mean)
+    # The difference is that ranking's less the default's.
+    apart = by_name[better].difference
+    told = "beats" if apart.high < 0 else "ties with" if apart.low <= 0 else "loses to"
+    return f"hybrid {told} {better} ({-apart.mean:+.4f}, {-apart.high:+.4f} to {-apart.low:+.4f})"
 
 
-async def run(target: str, folders: list[Path]) -> None:
-    """Measures each folder in a collection of its own, which it deletes in the end."""
-    titles = ["set", "asked for", "nDCG@10", "served by", f"p50 ms (c={AT_ONCE})", "relevance of right", "of wrong"]
-    print("| " + " | ".join(titles) + " |\n" + "|---" * len(titles) + "|")
-    async with grpc.aio.insecure_channel(target) as channel:
-        collections: Any = collection_service_pb2_grpc.CollectionServiceStub(channel)
+async def measure(channel: grpc.aio.Channel, folder: Path, plots: Path | None) -> None:
+    """Measures one folder in a collection of its own, which it deletes in the end."""
+    collections: Any = collection_service_pb2_grpc.CollectionServiceStub(channel)
+    evaluations: Any = evaluation_service_pb2_grpc.EvaluationServiceStub(channel)
+    collection = f"quality-{uuid.uuid4().hex[:12]}"
+    wanted = collection_pb2.Collection(collection=collection)
+    await collections.CreateCollection(collection_service_pb2.CreateCollectionRequest(collection=wanted), timeout=60)
+    try:
+        corpus = read(folder / "corpus.jsonl")
+        queries = [
+            evaluation_pb2.JudgedQuery(query=one["text"], relevant=one["relevant"])
+            for one in read(folder / "queries.jsonl")
+            if one["relevant"]
+        ]
+        seconds = await ingest(channel, collection, corpus)
+        request = evaluation_service_pb2.EvaluateRetrievalRequest(
+            collection=collection, settings=WAYS, queries=queries[:MOST_QUERIES]
+        )
+        compared = await evaluations.EvaluateRetrieval(request, timeout=3600)
+    finally:
+        request = collection_service_pb2.DeleteCollectionRequest(collection=collection)
+        await collections.DeleteCollection(request, timeout=60)
+    print(f"### {folder.name}: {compared.query_count} queries, {len(corpus)} documents, searchable after {seconds:.1f} s\n")
+    print(f"{compared.table}\n{verdict(list(compared.scores))}\n", flush=True)
+    if plots:
+        keep(plots / f"{folder.name}.svg", compared.plot)
+
+
+def keep(path: Path, text: str) -> None:
+    """Writes a file, and its folder if it must."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+async def run(target: str, folders: list[Path], plots: Path | None) -> None:
+    """Measures each folder."""
+    async with grpc.aio.insecure_channel(target, options=LARGE) as channel:
         for folder in folders:
-            collection = f"quality-{uuid.uuid4().hex[:12]}"
-            wanted = collection_pb2.Collection(collection=collection)
-            await collections.CreateCollection(collection_service_pb2.CreateCollectionRequest(collection=wanted), timeout=60)
-            try:
-                corpus, queries = read(folder / "corpus.jsonl"), read(folder / "queries.jsonl")
-                seconds = await ingest(channel, collection, corpus)
-                for name, way in WAYS.items():
-                    cells = [folder.name, name, *await measure(channel, collection, queries, way)]
-                    print("| " + " | ".join(cells) + " |", flush=True)
-                print(f"<!-- {folder.name}: {len(corpus)} documents searchable after {seconds:.1f} s -->", flush=True)
-            finally:
-                request = collection_service_pb2.DeleteCollectionRequest(collection=collection)
-                await collections.DeleteCollection(request, timeout=60)
+            await measure(channel, folder, plots)
 
 
 def main() -> None:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description="nDCG@10 of each search mode on judged collections")
+    parser = argparse.ArgumentParser(description="nDCG@10 and more of each search mode on judged collections")
     parser.add_argument("folders", nargs="+", type=Path, help="folders with corpus.jsonl and queries.jsonl")
-    parser.add_argument("--target", default="127.0.0.1:8080", help="host:port of the gateway or of retrieval's gRPC")
+    parser.add_argument("--target", default="", help="host:port of retrieval's gRPC; none starts a suite")
+    parser.add_argument("--plots", type=Path, help="folder for a plot in SVG of each judged folder")
     arguments = parser.parse_args()
-    asyncio.run(run(arguments.target, arguments.folders))
+    if arguments.target:
+        asyncio.run(run(arguments.target, arguments.folders, arguments.plots))
+        return
+    with tempfile.TemporaryDirectory(prefix="penstock-eval-") as folder, running(Path(folder), {}) as suite:
+        asyncio.run(run(suite.address("retrieval"), arguments.folders, arguments.plots))
 
 
 if __name__ == "__main__":

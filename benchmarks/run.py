@@ -27,7 +27,8 @@ def run_search(judged: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder, running(Path(folder), {}) as suite:
         run("Search", "benchmarks.search_latency", "--target", suite.host)
         if judged:
-            run("Quality of search", "benchmarks.retrieval_quality", *judged, "--target", suite.host)
+            # Not through the gateway: a judged set is more than a request may hold there.
+            run("Quality of search", "benchmarks.retrieval_quality", *judged, "--target", suite.address("retrieval"))
 
 
 def main() -> None:
@@ -39,6 +40,7 @@ def main() -> None:
     run("First `make run`", "benchmarks.startup", "--fresh")
     run("Starts and memory", "benchmarks.startup")
     run("The way through the gateway", "benchmarks.gateway_latency")
+    run("Beside others", "benchmarks.references")
     run_search(judged)
 
 

@@ -30,6 +30,7 @@ from services.retrieval.evaluation_handlers import EvaluationHandlers
 from services.retrieval.handlers import CollectionHandlers, DocumentHandlers, SearchHandlers
 from services.retrieval.inference import InferenceEmbedder
 from services.retrieval.inference_generation import InferenceGenerator
+from services.retrieval.inference_grading import InferenceGrader
 from services.retrieval.ingestion.embeddings import Embeddings
 from services.retrieval.ingestion.indexer import Indexer
 from services.retrieval.ingestion.pipeline import Pipeline
@@ -38,6 +39,7 @@ from services.retrieval.reindex_handlers import ReindexingHandlers
 from services.retrieval.reindexing.gate import QualityGate
 from services.retrieval.reindexing.mirror import Mirror
 from services.retrieval.reindexing.reindexing import Reindexings
+from services.retrieval.reranking import Reranker
 from services.retrieval.search import Searcher
 from services.retrieval.settings import RetrievalSettings
 from services.retrieval.stores.postgres_checkpoints import PostgresCheckpoints
@@ -81,7 +83,8 @@ def main() -> None:
         )
         await stack.enter_async_context(indexer.running())
         library = Library(catalog, documents, indexer)
-        searcher = Searcher(catalog, documents, store, embedder, suspect_loss=indexer.suspect_loss)
+        reranker = Reranker(InferenceGrader(inference))
+        searcher = Searcher(catalog, documents, store, embedder, suspect_loss=indexer.suspect_loss, reranker=reranker)
 
         judgments, reindexed = PostgresJudgments(pool), PostgresReindexings(pool)
         mirror = Mirror(

@@ -30,6 +30,7 @@ def from_collection(message: collection_pb2.Collection) -> Settings:
         ttl=ttl or None,
         acl=_access(message.acl, "collection.acl") if message.HasField("acl") else None,
         fusion=from_fusion(message.fusion, "collection.fusion") if message.HasField("fusion") else Rrf(),
+        reranker=message.reranker,
         system_prompt=_text(message.system_prompt, "collection.system_prompt"),
         chunking=from_chunking(message.chunking, "collection.chunking"),
     )
@@ -42,6 +43,7 @@ def from_changes(request: collection_service_pb2.UpdateCollectionRequest) -> Cha
         ttl=_ttl(request.document_ttl, "document_ttl") if request.HasField("document_ttl") else None,
         acl=_access(request.acl, "acl") if request.HasField("acl") else None,
         fusion=from_fusion(request.fusion) if request.HasField("fusion") else None,
+        reranker=request.reranker if request.HasField("reranker") else None,
         system_prompt=_text(request.system_prompt, "system_prompt") if request.HasField("system_prompt") else None,
     )
 
@@ -64,6 +66,7 @@ def to_collection(collection: Collection) -> collection_pb2.Collection:
         fusion=to_fusion(settings.fusion),
         chunking=to_chunking(settings.chunking),
         system_prompt=settings.system_prompt,
+        reranker=settings.reranker,
         revision=collection.revision,
     )
 

@@ -142,7 +142,10 @@ def to_search_response(found: Found) -> search_service_pb2.SearchResponse:
             embedding=to_duration(found.timings.embedding),
             store=to_duration(found.timings.store),
             total=to_duration(found.timings.total),
+            reranking=to_duration(found.timings.reranking),
         ),
+        reranker=found.reranker,
+        rerank_note=found.rerank_note,
     )
 
 

@@ -49,6 +49,7 @@ def from_settings(messages: Iterable[evaluation_pb2.EvaluationSetting]) -> list[
                 fusion=from_fusion(message.fusion, f"settings[{number}].fusion") if message.HasField("fusion") else None,
                 mmr_lambda=message.mmr_lambda if message.HasField("mmr_lambda") else None,
                 min_relevance=message.min_relevance,
+                reranker=message.reranker if message.HasField("reranker") else None,
             ),
         )
         for number, message in enumerate(messages)

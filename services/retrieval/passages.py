@@ -34,6 +34,8 @@ class Options:
         min_relevance: Less relevant passages are left out.
         neighbors: By how many chunks before and after each passage is widened.
         explain: Whether each hit is to say why it is where it is.
+        section: Whether each passage is widened to the section it stands in.
+        reranker: The model that reorders what was found; empty for none, None as the collection says.
     """
 
     condition: Condition | None = None
@@ -42,6 +44,8 @@ class Options:
     min_relevance: float = 0.0
     neighbors: int = 0
     explain: bool = False
+    section: bool = False
+    reranker: str | None = None
 
 
 DEFAULTS: Final = Options()
@@ -49,12 +53,13 @@ DEFAULTS: Final = Options()
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a passage is where it is: its place in each ranking it is in, and the query's words that it holds."""
+    """Why a passage is where it is: its place in each ranking, the query's words that it holds, its grade if it has one."""
 
     dense: Place | None
     sparse: Place | None
     matched_terms: tuple[str, ...]
     coverage: float
+    reranked: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,8 @@ class Hit:
         start: Where the passage starts in the document's text, in characters.
         end: Where it ends, exclusive.
         explanation: Why it is where it is, where that was asked for.
+        page: The page that the chunk starts on, from 1; 0 where the document has none.
+        headings: The headings that the chunk stands under, outermost first.
         covered: The share of the query's words that it holds, weighted by their rarity.
         cosine: That of its vector and the query's; None where one of them has none.
     """
@@ -88,6 +95,8 @@ class Hit:
     start: int
     end: int
     explanation: Explanation | None = None
+    page: int = 0
+    headings: tuple[str, ...] = ()
     covered: float = 0.0
     cosine: float | None = None
 
@@ -99,6 +108,7 @@ class SearchTimings:
     embedding: float
     store: float
     total: float
+    reranking: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +120,16 @@ class Found:
         mode: How they were really found.
         mode_note: Why `mode` is another than the one asked for; empty when it is not.
         timings: Where the time went.
+        reranker: The model that reordered the hits; empty where none did.
+        rerank_note: Why none did though one was asked for; empty where none was.
     """
 
     hits: tuple[Hit, ...]
     mode: SearchMode
     mode_note: str
     timings: SearchTimings
+    reranker: str = ""
+    rerank_note: str = ""
 
 
 class Searches(Protocol):

@@ -15,6 +15,7 @@ from services.retrieval.neighbors import Neighborhood
 from services.retrieval.passages import DEFAULT_TOP_K, DEFAULTS, Found, SearchMode, SearchTimings
 from services.retrieval.ranking import Ranking
 from services.retrieval.rarity import Rarities
+from services.retrieval.reranking import CANDIDATES, Reranked
 from services.retrieval.selection import Passage, pool_size, selected
 from services.retrieval.store import CollectionMissingError, Query
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from services.retrieval.embedding import Embedder
     from services.retrieval.passages import Hit, Options
     from services.retrieval.ranking import LiveDocuments
+    from services.retrieval.reranking import Reranker
     from services.retrieval.store import Store
 
 
@@ -39,6 +41,7 @@ class Searcher:
         store: Where chunks are found.
         embedder: What embeds queries.
         suspect_loss: Called when the store turns out to have lost a collection.
+        reranker: What reorders passages where that is asked for.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Searcher:
         embedder: Embedder,
         *,
         suspect_loss: Callable[[], None] = lambda: None,
+        reranker: Reranker | None = None,
     ) -> None:
         self._catalog = catalog
         self._embedder = embedder
@@ -56,6 +60,7 @@ class Searcher:
         self._rarities = Rarities(store)
         self._neighborhood = Neighborhood(store)
         self._suspect_loss = suspect_loss
+        self._reranker = reranker
 
     async def search(
         self,
@@ -83,6 +88,8 @@ class Searcher:
     ) -> Found:
         """The same for collections that the caller has already found, each in the index that it names."""
         started = time.monotonic()
+        if options.reranker is None:
+            options = replace(options, reranker=next((one.settings.reranker for one in targets if one.settings.reranker), ""))
         sparse = query_vector(query)
         reasons = {target.collection: _without_vectors(target, query) for target in targets}
         by_words = [target for target in targets if mode == SearchMode.SPARSE or reasons[target.collection]]
@@ -96,13 +103,30 @@ class Searcher:
                 for target in targets
             )
         )
-        passages = await selected([one for those in found for one in those], top_k, options, merged=len(targets) > 1)
-        hits = await self._hits(passages, query, options)
+        passages = [one for those in found for one in those]
+        reranked = await self._reranked(passages, query, top_k, options, merged=len(targets) > 1)
+        hits = await self._hits(reranked.passages, query, options)
         ended = time.monotonic()
         served = SearchMode.SPARSE if len(by_words) == len(targets) else mode
         note = "" if mode == SearchMode.SPARSE else " ".join(dict.fromkeys(filter(None, reasons.values())))
-        timings = SearchTimings(embedding=embedded - prepared, store=ended - embedded, total=ended - started)
-        return Found(tuple(hits), served, note, timings)
+        timings = SearchTimings(
+            embedding=embedded - prepared,
+            store=ended - embedded - reranked.seconds,
+            total=ended - started,
+            reranking=reranked.seconds,
+        )
+        return Found(tuple(hits), served, note, timings, reranked.model, reranked.note)
+
+    async def _reranked(
+        self, passages: Sequence[Passage], query: str, top_k: int, options: Options, *, merged: bool
+    ) -> Reranked:
+        """The passages to return, in order; those above the threshold are reranked before any are chosen."""
+        if not options.reranker or self._reranker is None:
+            return Reranked(await selected(passages, top_k, options, merged=merged), "", "", 0.0)
+        best = await selected(passages, max(top_k, CANDIDATES), replace(options, mmr_lambda=None), merged=merged)
+        reranked = await self._reranker.rerank(options.reranker, query, best)
+        chosen = await selected(reranked.passages, top_k, replace(options, min_relevance=0.0), merged=False)
+        return replace(reranked, passages=chosen)
 
     async def _embed(self, targets: Sequence[Collection], query: str) -> dict[UUID, Sequence[float]]:
         """The query's vector for each collection; embedders shared by several are asked once."""
@@ -130,11 +154,13 @@ class Searcher:
     async def _hits(self, passages: Sequence[Passage], query: str, options: Options) -> list[Hit]:
         words = query_words(query) if options.explain else None
         wider: dict[UUID, tuple[int, str]] = {}
-        if options.neighbors:
+        if options.neighbors or options.section:
             for target in {one.target.uid: one.target for one in passages}.values():
                 placed = [one.placed for one in passages if one.target.uid == target.uid]
                 try:
-                    wider |= await self._neighborhood.around(target.index_uid, placed, options.neighbors)
+                    wider |= await self._neighborhood.around(
+                        target.index_uid, placed, options.neighbors, section=options.section
+                    )
                 except CollectionMissingError:
                     await self._missing(target)
         return [one.hit(words, wider.get(one.placed.candidate.uid)) for one in passages]

@@ -43,6 +43,7 @@ def from_options(request: Request) -> Options:
         min_relevance=request.min_relevance,
         neighbors=request.neighbors,
         explain=getattr(request, "explain", False),
+        reranker=request.reranker if request.HasField("reranker") else None,
     )
 
 
@@ -55,6 +56,7 @@ def to_explanation(explanation: Explanation | None) -> search_pb2.Explanation | 
         sparse=_leg(explanation.sparse),
         matched_terms=explanation.matched_terms,
         coverage=explanation.coverage,
+        rerank_score=explanation.reranked,
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from services.retrieval.diversity import diversified, words_in_common
 from services.retrieval.passages import Explanation, Hit
 from services.retrieval.relevance import cosine, coverage, relevance
+from services.retrieval.reranking import CANDIDATES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,6 +37,7 @@ class Passage:
         relevance: How likely it answers the query, 0 to 1.
         covered: The share of the query's weighted words that it holds.
         near: The cosine of its vector and the query's; None where one of them has none.
+        reranked: The grade that a model gave it, 0 to 1; None where none did.
     """
 
     target: Collection
@@ -44,6 +46,7 @@ class Passage:
     relevance: float
     covered: float
     near: float | None
+    reranked: float | None = None
 
     @classmethod
     def of(cls, target: Collection, placed: Placed, dense: Sequence[float] | None, rarities: Mapping[int, float]) -> Passage:
@@ -67,13 +70,15 @@ class Passage:
             document=live.document,
             chunk=str(candidate.uid),
             text=text,
-            score=self.score,
+            score=self.score if self.reranked is None else self.reranked,
             relevance=self.relevance,
             title=live.title,
             metadata=live.metadata,
             start=start,
             end=start + len(text) if wider else candidate.end,
             explanation=None if words is None else self._explanation(words),
+            page=candidate.where.page,
+            headings=candidate.where.path,
             covered=self.covered,
             cosine=self.near,
         )
@@ -85,11 +90,14 @@ class Passage:
             sparse=places.sparse if places else None,
             matched_terms=tuple(word for word, term in words.items() if term in weights),
             coverage=self.covered,
+            reranked=self.reranked,
         )
 
 
 def pool_size(top_k: int, options: Options) -> int:
     """How many passages of each collection to choose from."""
+    if options.reranker:
+        top_k = max(top_k, CANDIDATES)
     if options.mmr_lambda is None and not options.min_relevance:
         return top_k
     return min(max(_POOL * top_k, _LEAST_POOL), top_k + _MOST_MORE)
@@ -124,7 +132,8 @@ def _diversified(passages: Sequence[Passage], weight: float, top_k: int) -> list
             return max(0.0, cosine)
         return words_in_common(passages[one].placed.candidate.weights, passages[other].placed.candidate.weights)
 
-    return diversified([one.score for one in passages], alike, weight, top_k)
+    scores = [one.score if one.reranked is None else one.reranked for one in passages]
+    return diversified(scores, alike, weight, top_k)
 
 
 def _unit(vector: Sequence[float]) -> Sequence[float]:

@@ -16,6 +16,9 @@ from penstock.inference.v1 import (
     embedding_pb2,
     embedding_service_pb2,
     embedding_service_pb2_grpc,
+    form_pb2,
+    generation_service_pb2,
+    generation_service_pb2_grpc,
     model_pb2,
     model_service_pb2,
     model_service_pb2_grpc,
@@ -35,14 +38,26 @@ DIMENSIONS = 64
 NARROW, NARROW_DIMENSIONS, NARROW_FINGERPRINT = "hashing-narrow", 128, "hashed-words-narrow-1"
 
 
-class HashingEmbedder(embedding_service_pb2_grpc.EmbeddingServiceServicer, model_service_pb2_grpc.ModelServiceServicer):
-    """Serves Embed and ListModels; it knows English alone."""
+# Models that grade passages: with likelihoods, without, and one that cannot choose among answers.
+JUDGE, PLAIN_JUDGE, NO_JUDGE = "judge", "plain-judge", "no-judge"
+
+
+class HashingEmbedder(
+    embedding_service_pb2_grpc.EmbeddingServiceServicer,
+    model_service_pb2_grpc.ModelServiceServicer,
+    generation_service_pb2_grpc.GenerationServiceServicer,
+):
+    """Serves Embed, ListModels and Generate; it knows English alone."""
 
     def __init__(self) -> None:
         self.port = free_port()
         self.fingerprint = "hashed-words-1"
         self.texts = 0
         self.delay = 0.0
+        # Words that make a passage right in the eyes of a judge, and how long a judge thinks, seconds.
+        self.right = ""
+        self.thinking = 0.0
+        self.grades = 0
         # Whether the narrow model gives vectors that say nothing of their texts.
         self.muddled = False
         self._server: grpc.aio.Server | None = None
@@ -58,6 +73,11 @@ class HashingEmbedder(embedding_service_pb2_grpc.EmbeddingServiceServicer, model
         served = [
             Served("penstock.inference.v1.EmbeddingService", self, register),
             Served("penstock.inference.v1.ModelService", self, register_models),
+            Served(
+                "penstock.inference.v1.GenerationService",
+                self,
+                generation_service_pb2_grpc.add_GenerationServiceServicer_to_server,
+            ),
         ]
         self._server, _ = new_server(settings, served)
         self._server.add_insecure_port(self.address)
@@ -81,6 +101,27 @@ class HashingEmbedder(embedding_service_pb2_grpc.EmbeddingServiceServicer, model
             model=NARROW if narrow else NAME,
             dimensions=NARROW_DIMENSIONS if narrow else DIMENSIONS,
             fingerprint=NARROW_FINGERPRINT if narrow else self.fingerprint,
+        )
+
+    async def Generate(
+        self, request: generation_service_pb2.GenerateRequest, context: Any
+    ) -> generation_service_pb2.GenerateResponse:
+        """Grades: the right passage is a sure 3, every other one a 1 or, a little likelier, a 0."""
+        missing = {NO_JUDGE: "CHOICE", PLAIN_JUDGE: "LOGPROBS" if request.HasField("top_logprobs") else ""}.get(request.model)
+        if missing:
+            facts = {"model": request.model, "capability": missing}
+            raise Failure(Reason.MODEL_CAPABILITY_MISSING, f"{request.model} cannot do {missing}", metadata=facts)
+        if request.model not in {JUDGE, PLAIN_JUDGE}:
+            raise Failure(Reason.MODEL_NOT_FOUND, f"there is no model {request.model!r}", metadata={"model": request.model})
+        assert list(request.output.choice.texts) == ["0", "1", "2", "3"]
+        await asyncio.sleep(self.thinking)
+        self.grades += 1
+        right = self.right in request.messages[-1].parts[0].text
+        likely = {"3": 0.9, "2": 0.1} if right else {"0": 0.6, "1": 0.4}
+        top = [form_pb2.TokenLogprob(token=token, logprob=math.log(part)) for token, part in likely.items()]
+        told = [form_pb2.TokenLogprob(token=top[0].token, logprob=top[0].logprob, top=top)]
+        return generation_service_pb2.GenerateResponse(
+            text=top[0].token, model=request.model, logprobs=told if request.HasField("top_logprobs") else []
         )
 
     def _narrow(self, text: str) -> list[float]:

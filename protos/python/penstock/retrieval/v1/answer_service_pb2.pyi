@@ -43,6 +43,10 @@ class AnswerRequest(_message.Message):
     MMR_LAMBDA_FIELD_NUMBER: _builtins.int
     MIN_RELEVANCE_FIELD_NUMBER: _builtins.int
     NEIGHBORS_FIELD_NUMBER: _builtins.int
+    RERANKER_FIELD_NUMBER: _builtins.int
+    NOTHING_FOUND_FIELD_NUMBER: _builtins.int
+    CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHE_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     """The question, 1 to 32768 bytes in UTF-8."""
     top_k: _builtins.int
@@ -68,6 +72,16 @@ class AnswerRequest(_message.Message):
     neighbors: _builtins.int
     """Widens each passage by so many of its document's chunks before and after it, 0 to 5: `text`, `start` and `end` tell the wider
     passage, all else the chunk that was found.
+    """
+    reranker: _builtins.str
+    """The model that reranks what is found, as in a search; empty means none, absent means as the collection says."""
+    nothing_found: _answer_pb2.NothingFoundPolicy.ValueType
+    """What to do when no passage is relevant enough (see `min_relevance`)."""
+    context_tokens: _builtins.int
+    """Most tokens of passages in the prompt, 64 to 1000000; absent means 3000. The first passage is always there, cut if it must be."""
+    cache: _generation_pb2.CacheMode.ValueType
+    """Whether a kept answer and kept passages will do. An answer is kept where asking again would give the same: outside of
+    conversations, with a temperature of 0, a seed, or from the model `extractive`.
     """
     @_builtins.property
     def collections(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -102,25 +116,37 @@ class AnswerRequest(_message.Message):
         mmr_lambda: _builtins.float | None = ...,
         min_relevance: _builtins.float | None = ...,
         neighbors: _builtins.int = ...,
+        reranker: _builtins.str | None = ...,
+        nothing_found: _answer_pb2.NothingFoundPolicy.ValueType = ...,
+        context_tokens: _builtins.int | None = ...,
+        cache: _generation_pb2.CacheMode.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "_top_k", b"_top_k", "filter", b"filter", "fusion", b"fusion", "max_tokens", b"max_tokens", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "sampling", b"sampling", "top_k", b"top_k"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens", "_max_tokens", b"_max_tokens", "_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "_reranker", b"_reranker", "_top_k", b"_top_k", "context_tokens", b"context_tokens", "filter", b"filter", "fusion", b"fusion", "max_tokens", b"max_tokens", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "reranker", b"reranker", "sampling", b"sampling", "top_k", b"top_k"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "_top_k", b"_top_k", "collections", b"collections", "conversation", b"conversation", "filter", b"filter", "fusion", b"fusion", "max_tokens", b"max_tokens", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "mode", b"mode", "model", b"model", "neighbors", b"neighbors", "query", b"query", "sampling", b"sampling", "top_k", b"top_k", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens", "_max_tokens", b"_max_tokens", "_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "_reranker", b"_reranker", "_top_k", b"_top_k", "cache", b"cache", "collections", b"collections", "context_tokens", b"context_tokens", "conversation", b"conversation", "filter", b"filter", "fusion", b"fusion", "max_tokens", b"max_tokens", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "mode", b"mode", "model", b"model", "neighbors", b"neighbors", "nothing_found", b"nothing_found", "query", b"query", "reranker", b"reranker", "sampling", b"sampling", "top_k", b"top_k", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__context_tokens: _TypeAlias = _typing.Literal["context_tokens"]  # noqa: Y015
+    _WhichOneofArgType__context_tokens: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens"]  # noqa: Y015
     _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
     _WhichOneofReturnType__min_relevance: _TypeAlias = _typing.Literal["min_relevance"]  # noqa: Y015
     _WhichOneofArgType__min_relevance: _TypeAlias = _typing.Literal["_min_relevance", b"_min_relevance"]  # noqa: Y015
     _WhichOneofReturnType__mmr_lambda: _TypeAlias = _typing.Literal["mmr_lambda"]  # noqa: Y015
     _WhichOneofArgType__mmr_lambda: _TypeAlias = _typing.Literal["_mmr_lambda", b"_mmr_lambda"]  # noqa: Y015
+    _WhichOneofReturnType__reranker: _TypeAlias = _typing.Literal["reranker"]  # noqa: Y015
+    _WhichOneofArgType__reranker: _TypeAlias = _typing.Literal["_reranker", b"_reranker"]  # noqa: Y015
     _WhichOneofReturnType__top_k: _TypeAlias = _typing.Literal["top_k"]  # noqa: Y015
     _WhichOneofArgType__top_k: _TypeAlias = _typing.Literal["_top_k", b"_top_k"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__context_tokens) -> _WhichOneofReturnType__context_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_relevance) -> _WhichOneofReturnType__min_relevance | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mmr_lambda) -> _WhichOneofReturnType__mmr_lambda | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reranker) -> _WhichOneofReturnType__reranker | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__top_k) -> _WhichOneofReturnType__top_k | None: ...
 
@@ -144,6 +170,13 @@ class AnswerResponse(_message.Message):
     CONVERSATION_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    GROUNDEDNESS_FIELD_NUMBER: _builtins.int
+    BASIS_FIELD_NUMBER: _builtins.int
+    DEGRADATIONS_FIELD_NUMBER: _builtins.int
+    INTENT_FIELD_NUMBER: _builtins.int
+    INTENT_CONFIDENCE_FIELD_NUMBER: _builtins.int
+    REWRITTEN_QUERY_FIELD_NUMBER: _builtins.int
+    CACHED_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The answer. `[n]` marks what rests on source n."""
     variant: _builtins.str
@@ -158,6 +191,16 @@ class AnswerResponse(_message.Message):
     """The conversation it was kept in; empty when none."""
     request_id: _builtins.str
     """Id of this request, as in `x-request-id`."""
+    basis: _answer_pb2.AnswerBasis.ValueType
+    """What it is made from."""
+    intent: _answer_pb2.Intent.ValueType
+    """What the question is after; unspecified outside of conversations."""
+    intent_confidence: _builtins.float
+    """How sure that is, 0 to 1."""
+    rewritten_query: _builtins.str
+    """The question made complete from the conversation, which was searched beside the question itself; empty when it was complete."""
+    cached: _builtins.bool
+    """Whether it was answered from the cache: nothing was searched or generated."""
     @_builtins.property
     def sources(self) -> _containers.RepeatedCompositeFieldContainer[_search_pb2.Hit]:
         """The passages it was answered from; the first is number 1."""
@@ -178,6 +221,14 @@ class AnswerResponse(_message.Message):
     def timings(self) -> _answer_pb2.AnswerTimings:
         """Where the time went."""
 
+    @_builtins.property
+    def groundedness(self) -> _answer_pb2.Groundedness:
+        """How far each sentence rests on the sources; absent where there is nothing to compare with."""
+
+    @_builtins.property
+    def degradations(self) -> _containers.RepeatedScalarFieldContainer[_answer_pb2.Degradation.ValueType]:
+        """What was left out because the time allowed was short."""
+
     def __init__(
         self,
         *,
@@ -193,10 +244,17 @@ class AnswerResponse(_message.Message):
         conversation: _builtins.str = ...,
         timings: _answer_pb2.AnswerTimings | None = ...,
         request_id: _builtins.str = ...,
+        groundedness: _answer_pb2.Groundedness | None = ...,
+        basis: _answer_pb2.AnswerBasis.ValueType = ...,
+        degradations: _abc.Iterable[_answer_pb2.Degradation.ValueType] | None = ...,
+        intent: _answer_pb2.Intent.ValueType = ...,
+        intent_confidence: _builtins.float = ...,
+        rewritten_query: _builtins.str = ...,
+        cached: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "groundedness", b"groundedness", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "citations", b"citations", "conversation", b"conversation", "engine", b"engine", "finish_reason", b"finish_reason", "model", b"model", "request_id", b"request_id", "sources", b"sources", "text", b"text", "timings", b"timings", "usage", b"usage", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "basis", b"basis", "cached", b"cached", "citations", b"citations", "conversation", b"conversation", "degradations", b"degradations", "engine", b"engine", "finish_reason", b"finish_reason", "groundedness", b"groundedness", "intent", b"intent", "intent_confidence", b"intent_confidence", "model", b"model", "request_id", b"request_id", "rewritten_query", b"rewritten_query", "sources", b"sources", "text", b"text", "timings", b"timings", "usage", b"usage", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -222,6 +280,10 @@ class StreamAnswerRequest(_message.Message):
     MMR_LAMBDA_FIELD_NUMBER: _builtins.int
     MIN_RELEVANCE_FIELD_NUMBER: _builtins.int
     NEIGHBORS_FIELD_NUMBER: _builtins.int
+    RERANKER_FIELD_NUMBER: _builtins.int
+    NOTHING_FOUND_FIELD_NUMBER: _builtins.int
+    CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHE_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     """The question, 1 to 32768 bytes in UTF-8."""
     top_k: _builtins.int
@@ -247,6 +309,16 @@ class StreamAnswerRequest(_message.Message):
     neighbors: _builtins.int
     """Widens each passage by so many of its document's chunks before and after it, 0 to 5: `text`, `start` and `end` tell the wider
     passage, all else the chunk that was found.
+    """
+    reranker: _builtins.str
+    """The model that reranks what is found, as in a search; empty means none, absent means as the collection says."""
+    nothing_found: _answer_pb2.NothingFoundPolicy.ValueType
+    """What to do when no passage is relevant enough (see `min_relevance`)."""
+    context_tokens: _builtins.int
+    """Most tokens of passages in the prompt, 64 to 1000000; absent means 3000. The first passage is always there, cut if it must be."""
+    cache: _generation_pb2.CacheMode.ValueType
+    """Whether a kept answer and kept passages will do. An answer is kept where asking again would give the same: outside of
+    conversations, with a temperature of 0, a seed, or from the model `extractive`.
     """
     @_builtins.property
     def collections(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -281,25 +353,37 @@ class StreamAnswerRequest(_message.Message):
         mmr_lambda: _builtins.float | None = ...,
         min_relevance: _builtins.float | None = ...,
         neighbors: _builtins.int = ...,
+        reranker: _builtins.str | None = ...,
+        nothing_found: _answer_pb2.NothingFoundPolicy.ValueType = ...,
+        context_tokens: _builtins.int | None = ...,
+        cache: _generation_pb2.CacheMode.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "_top_k", b"_top_k", "filter", b"filter", "fusion", b"fusion", "max_tokens", b"max_tokens", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "sampling", b"sampling", "top_k", b"top_k"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens", "_max_tokens", b"_max_tokens", "_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "_reranker", b"_reranker", "_top_k", b"_top_k", "context_tokens", b"context_tokens", "filter", b"filter", "fusion", b"fusion", "max_tokens", b"max_tokens", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "reranker", b"reranker", "sampling", b"sampling", "top_k", b"top_k"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "_top_k", b"_top_k", "collections", b"collections", "conversation", b"conversation", "filter", b"filter", "fusion", b"fusion", "max_tokens", b"max_tokens", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "mode", b"mode", "model", b"model", "neighbors", b"neighbors", "query", b"query", "sampling", b"sampling", "top_k", b"top_k", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens", "_max_tokens", b"_max_tokens", "_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "_reranker", b"_reranker", "_top_k", b"_top_k", "cache", b"cache", "collections", b"collections", "context_tokens", b"context_tokens", "conversation", b"conversation", "filter", b"filter", "fusion", b"fusion", "max_tokens", b"max_tokens", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "mode", b"mode", "model", b"model", "neighbors", b"neighbors", "nothing_found", b"nothing_found", "query", b"query", "reranker", b"reranker", "sampling", b"sampling", "top_k", b"top_k", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__context_tokens: _TypeAlias = _typing.Literal["context_tokens"]  # noqa: Y015
+    _WhichOneofArgType__context_tokens: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens"]  # noqa: Y015
     _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
     _WhichOneofReturnType__min_relevance: _TypeAlias = _typing.Literal["min_relevance"]  # noqa: Y015
     _WhichOneofArgType__min_relevance: _TypeAlias = _typing.Literal["_min_relevance", b"_min_relevance"]  # noqa: Y015
     _WhichOneofReturnType__mmr_lambda: _TypeAlias = _typing.Literal["mmr_lambda"]  # noqa: Y015
     _WhichOneofArgType__mmr_lambda: _TypeAlias = _typing.Literal["_mmr_lambda", b"_mmr_lambda"]  # noqa: Y015
+    _WhichOneofReturnType__reranker: _TypeAlias = _typing.Literal["reranker"]  # noqa: Y015
+    _WhichOneofArgType__reranker: _TypeAlias = _typing.Literal["_reranker", b"_reranker"]  # noqa: Y015
     _WhichOneofReturnType__top_k: _TypeAlias = _typing.Literal["top_k"]  # noqa: Y015
     _WhichOneofArgType__top_k: _TypeAlias = _typing.Literal["_top_k", b"_top_k"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__context_tokens) -> _WhichOneofReturnType__context_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_relevance) -> _WhichOneofReturnType__min_relevance | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mmr_lambda) -> _WhichOneofReturnType__mmr_lambda | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reranker) -> _WhichOneofReturnType__reranker | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__top_k) -> _WhichOneofReturnType__top_k | None: ...
 
@@ -361,6 +445,12 @@ class AnswerSources(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
     MODE_NOTE_FIELD_NUMBER: _builtins.int
+    BASIS_FIELD_NUMBER: _builtins.int
+    DEGRADATIONS_FIELD_NUMBER: _builtins.int
+    INTENT_FIELD_NUMBER: _builtins.int
+    INTENT_CONFIDENCE_FIELD_NUMBER: _builtins.int
+    REWRITTEN_QUERY_FIELD_NUMBER: _builtins.int
+    CACHED_FIELD_NUMBER: _builtins.int
     variant: _builtins.str
     """Id of the variant that shapes the answer; empty when no experiment takes part."""
     request_id: _builtins.str
@@ -369,6 +459,16 @@ class AnswerSources(_message.Message):
     """How the passages were really found."""
     mode_note: _builtins.str
     """Why `mode` is another than the one asked for; empty when it is not."""
+    basis: _answer_pb2.AnswerBasis.ValueType
+    """What the answer will be made from, as far as it is decided."""
+    intent: _answer_pb2.Intent.ValueType
+    """What the question is after; unspecified outside of conversations."""
+    intent_confidence: _builtins.float
+    """How sure that is, 0 to 1."""
+    rewritten_query: _builtins.str
+    """The question made complete from the conversation, which was searched beside the question itself; empty when it was complete."""
+    cached: _builtins.bool
+    """Whether it is answered from the cache: nothing was searched, and nothing will be generated."""
     @_builtins.property
     def hits(self) -> _containers.RepeatedCompositeFieldContainer[_search_pb2.Hit]:
         """The passages; the first is number 1."""
@@ -376,6 +476,10 @@ class AnswerSources(_message.Message):
     @_builtins.property
     def assignment(self) -> _assignment_pb2.Assignment:
         """The assignment behind `variant`; absent when no experiment takes part."""
+
+    @_builtins.property
+    def degradations(self) -> _containers.RepeatedScalarFieldContainer[_answer_pb2.Degradation.ValueType]:
+        """What was left out so far because the time allowed was short."""
 
     def __init__(
         self,
@@ -386,10 +490,16 @@ class AnswerSources(_message.Message):
         request_id: _builtins.str = ...,
         mode: _search_pb2.SearchMode.ValueType = ...,
         mode_note: _builtins.str = ...,
+        basis: _answer_pb2.AnswerBasis.ValueType = ...,
+        degradations: _abc.Iterable[_answer_pb2.Degradation.ValueType] | None = ...,
+        intent: _answer_pb2.Intent.ValueType = ...,
+        intent_confidence: _builtins.float = ...,
+        rewritten_query: _builtins.str = ...,
+        cached: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "hits", b"hits", "mode", b"mode", "mode_note", b"mode_note", "request_id", b"request_id", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "basis", b"basis", "cached", b"cached", "degradations", b"degradations", "hits", b"hits", "intent", b"intent", "intent_confidence", b"intent_confidence", "mode", b"mode", "mode_note", b"mode_note", "request_id", b"request_id", "rewritten_query", b"rewritten_query", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -431,6 +541,9 @@ class AnswerFinished(_message.Message):
     TIMINGS_FIELD_NUMBER: _builtins.int
     CONVERSATION_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    GROUNDEDNESS_FIELD_NUMBER: _builtins.int
+    BASIS_FIELD_NUMBER: _builtins.int
+    DEGRADATIONS_FIELD_NUMBER: _builtins.int
     finish_reason: _generation_pb2.FinishReason.ValueType
     """Why it ended."""
     model: _builtins.str
@@ -441,6 +554,8 @@ class AnswerFinished(_message.Message):
     """Id of the variant that shaped the answer; empty when no experiment took part."""
     conversation: _builtins.str
     """The conversation it was kept in; empty when none."""
+    basis: _answer_pb2.AnswerBasis.ValueType
+    """What it was made from."""
     @_builtins.property
     def usage(self) -> _generation_pb2.Usage:
         """What was used up."""
@@ -453,6 +568,14 @@ class AnswerFinished(_message.Message):
     def error(self) -> _status_pb2.Status:
         """With FINISH_REASON_ERROR: what went wrong, with the same details as a failed call."""
 
+    @_builtins.property
+    def groundedness(self) -> _answer_pb2.Groundedness:
+        """How far each sentence rests on the sources; absent where there is nothing to compare with."""
+
+    @_builtins.property
+    def degradations(self) -> _containers.RepeatedScalarFieldContainer[_answer_pb2.Degradation.ValueType]:
+        """All that was left out because the time allowed was short."""
+
     def __init__(
         self,
         *,
@@ -464,10 +587,13 @@ class AnswerFinished(_message.Message):
         timings: _answer_pb2.AnswerTimings | None = ...,
         conversation: _builtins.str = ...,
         error: _status_pb2.Status | None = ...,
+        groundedness: _answer_pb2.Groundedness | None = ...,
+        basis: _answer_pb2.AnswerBasis.ValueType = ...,
+        degradations: _abc.Iterable[_answer_pb2.Degradation.ValueType] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "groundedness", b"groundedness", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation", b"conversation", "engine", b"engine", "error", b"error", "finish_reason", b"finish_reason", "model", b"model", "timings", b"timings", "usage", b"usage", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "conversation", b"conversation", "degradations", b"degradations", "engine", b"engine", "error", b"error", "finish_reason", b"finish_reason", "groundedness", b"groundedness", "model", b"model", "timings", b"timings", "usage", b"usage", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -78,6 +78,7 @@ class Collection(_message.Message):
     FUSION_FIELD_NUMBER: _builtins.int
     CHUNKING_FIELD_NUMBER: _builtins.int
     SYSTEM_PROMPT_FIELD_NUMBER: _builtins.int
+    RERANKER_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Id: lower-case letters, digits, `.`, `_`, `-`; 1 to 64 characters; unique among those of the tenant."""
@@ -97,6 +98,8 @@ class Collection(_message.Message):
     """The user who made it, as the gateway told; empty where it told none."""
     system_prompt: _builtins.str
     """Told to models that answer from it, before all else; at most 8192 characters."""
+    reranker: _builtins.str
+    """The model that reorders what searches find, unless they say otherwise: see `reranker` of a search. Empty means none."""
     revision: _builtins.int
     """Grows with every change of settings, calibration or index."""
     @_builtins.property
@@ -136,11 +139,12 @@ class Collection(_message.Message):
         fusion: _search_pb2.Fusion | None = ...,
         chunking: _chunking_pb2.ChunkingSettings | None = ...,
         system_prompt: _builtins.str = ...,
+        reranker: _builtins.str = ...,
         revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["acl", b"acl", "chunking", b"chunking", "create_time", b"create_time", "document_ttl", b"document_ttl", "fusion", b"fusion"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acl", b"acl", "chunk_count", b"chunk_count", "chunking", b"chunking", "collection", b"collection", "create_time", b"create_time", "description", b"description", "dimensions", b"dimensions", "document_count", b"document_count", "document_ttl", b"document_ttl", "embedder", b"embedder", "embedder_fingerprint", b"embedder_fingerprint", "fusion", b"fusion", "owner", b"owner", "revision", b"revision", "system_prompt", b"system_prompt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acl", b"acl", "chunk_count", b"chunk_count", "chunking", b"chunking", "collection", b"collection", "create_time", b"create_time", "description", b"description", "dimensions", b"dimensions", "document_count", b"document_count", "document_ttl", b"document_ttl", "embedder", b"embedder", "embedder_fingerprint", b"embedder_fingerprint", "fusion", b"fusion", "owner", b"owner", "reranker", b"reranker", "revision", b"revision", "system_prompt", b"system_prompt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -185,12 +185,15 @@ class UpdateCollectionRequest(_message.Message):
     ACL_FIELD_NUMBER: _builtins.int
     FUSION_FIELD_NUMBER: _builtins.int
     SYSTEM_PROMPT_FIELD_NUMBER: _builtins.int
+    RERANKER_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Its id."""
     description: _builtins.str
     """What it holds, in plain words, at most 4096 characters; absent leaves it as it is."""
     system_prompt: _builtins.str
     """Told to models that answer from it, before all else, at most 8192 characters; empty removes it."""
+    reranker: _builtins.str
+    """The model that reorders what searches find, unless they say otherwise; empty means none."""
     @_builtins.property
     def document_ttl(self) -> _duration_pb2.Duration:
         """How long after they were added its documents are kept, up to 36500 days, those too that are there already; 0 means for good."""
@@ -214,17 +217,22 @@ class UpdateCollectionRequest(_message.Message):
         acl: _collection_pb2.AccessList | None = ...,
         fusion: _search_pb2.Fusion | None = ...,
         system_prompt: _builtins.str | None = ...,
+        reranker: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_system_prompt", b"_system_prompt", "acl", b"acl", "description", b"description", "document_ttl", b"document_ttl", "fusion", b"fusion", "system_prompt", b"system_prompt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_reranker", b"_reranker", "_system_prompt", b"_system_prompt", "acl", b"acl", "description", b"description", "document_ttl", b"document_ttl", "fusion", b"fusion", "reranker", b"reranker", "system_prompt", b"system_prompt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_system_prompt", b"_system_prompt", "acl", b"acl", "collection", b"collection", "description", b"description", "document_ttl", b"document_ttl", "fusion", b"fusion", "system_prompt", b"system_prompt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_reranker", b"_reranker", "_system_prompt", b"_system_prompt", "acl", b"acl", "collection", b"collection", "description", b"description", "document_ttl", b"document_ttl", "fusion", b"fusion", "reranker", b"reranker", "system_prompt", b"system_prompt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
+    _WhichOneofReturnType__reranker: _TypeAlias = _typing.Literal["reranker"]  # noqa: Y015
+    _WhichOneofArgType__reranker: _TypeAlias = _typing.Literal["_reranker", b"_reranker"]  # noqa: Y015
     _WhichOneofReturnType__system_prompt: _TypeAlias = _typing.Literal["system_prompt"]  # noqa: Y015
     _WhichOneofArgType__system_prompt: _TypeAlias = _typing.Literal["_system_prompt", b"_system_prompt"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reranker) -> _WhichOneofReturnType__reranker | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__system_prompt) -> _WhichOneofReturnType__system_prompt | None: ...
 

@@ -61,6 +61,7 @@ class EvaluationSetting(_message.Message):
     FUSION_FIELD_NUMBER: _builtins.int
     MMR_LAMBDA_FIELD_NUMBER: _builtins.int
     MIN_RELEVANCE_FIELD_NUMBER: _builtins.int
+    RERANKER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What it is called in the results, 1 to 64 characters."""
     collection: _builtins.str
@@ -71,6 +72,8 @@ class EvaluationSetting(_message.Message):
     """As in a search."""
     min_relevance: _builtins.float
     """As in a search: leaves out passages of less relevance."""
+    reranker: _builtins.str
+    """As in a search: the model that reorders what is found."""
     @_builtins.property
     def fusion(self) -> _search_pb2.Fusion:
         """How the rankings of a hybrid search are fused; absent means as the collection says."""
@@ -84,19 +87,24 @@ class EvaluationSetting(_message.Message):
         fusion: _search_pb2.Fusion | None = ...,
         mmr_lambda: _builtins.float | None = ...,
         min_relevance: _builtins.float | None = ...,
+        reranker: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "fusion", b"fusion", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "_reranker", b"_reranker", "fusion", b"fusion", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "reranker", b"reranker"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "collection", b"collection", "fusion", b"fusion", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "mode", b"mode", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "_reranker", b"_reranker", "collection", b"collection", "fusion", b"fusion", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "mode", b"mode", "name", b"name", "reranker", b"reranker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__min_relevance: _TypeAlias = _typing.Literal["min_relevance"]  # noqa: Y015
     _WhichOneofArgType__min_relevance: _TypeAlias = _typing.Literal["_min_relevance", b"_min_relevance"]  # noqa: Y015
     _WhichOneofReturnType__mmr_lambda: _TypeAlias = _typing.Literal["mmr_lambda"]  # noqa: Y015
     _WhichOneofArgType__mmr_lambda: _TypeAlias = _typing.Literal["_mmr_lambda", b"_mmr_lambda"]  # noqa: Y015
+    _WhichOneofReturnType__reranker: _TypeAlias = _typing.Literal["reranker"]  # noqa: Y015
+    _WhichOneofArgType__reranker: _TypeAlias = _typing.Literal["_reranker", b"_reranker"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_relevance) -> _WhichOneofReturnType__min_relevance | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mmr_lambda) -> _WhichOneofReturnType__mmr_lambda | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reranker) -> _WhichOneofReturnType__reranker | None: ...
 
 Global___EvaluationSetting: _TypeAlias = EvaluationSetting  # noqa: Y015
 

@@ -450,8 +450,13 @@ class Explanation(_message.Message):
     SPARSE_FIELD_NUMBER: _builtins.int
     MATCHED_TERMS_FIELD_NUMBER: _builtins.int
     COVERAGE_FIELD_NUMBER: _builtins.int
+    RERANK_SCORE_FIELD_NUMBER: _builtins.int
     coverage: _builtins.float
     """The share of the query's words that the passage holds, weighted by their rarity in the collection, 0 to 1."""
+    rerank_score: _builtins.float
+    """How well the passage answers the query in the eyes of the `reranker`, 0 to 1, which is then its score too; absent where none
+    graded it.
+    """
     @_builtins.property
     def dense(self) -> Global___LegExplanation:
         """By meaning; absent when the passage is not in that ranking."""
@@ -471,12 +476,15 @@ class Explanation(_message.Message):
         sparse: Global___LegExplanation | None = ...,
         matched_terms: _abc.Iterable[_builtins.str] | None = ...,
         coverage: _builtins.float = ...,
+        rerank_score: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["dense", b"dense", "sparse", b"sparse"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_rerank_score", b"_rerank_score", "dense", b"dense", "rerank_score", b"rerank_score", "sparse", b"sparse"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage", "dense", b"dense", "matched_terms", b"matched_terms", "sparse", b"sparse"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rerank_score", b"_rerank_score", "coverage", b"coverage", "dense", b"dense", "matched_terms", b"matched_terms", "rerank_score", b"rerank_score", "sparse", b"sparse"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__rerank_score: _TypeAlias = _typing.Literal["rerank_score"]  # noqa: Y015
+    _WhichOneofArgType__rerank_score: _TypeAlias = _typing.Literal["_rerank_score", b"_rerank_score"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rerank_score) -> _WhichOneofReturnType__rerank_score | None: ...
 
 Global___Explanation: _TypeAlias = Explanation  # noqa: Y015
 
@@ -529,6 +537,8 @@ class Hit(_message.Message):
     START_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    HEADINGS_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Id of its collection."""
     document: _builtins.str
@@ -547,6 +557,8 @@ class Hit(_message.Message):
     """Where the passage starts in the document's text, in characters from 0."""
     end: _builtins.int
     """Where it ends, exclusive."""
+    page: _builtins.int
+    """The page that the chunk starts on, from 1; 0 where the document has no pages."""
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
         """Facts kept with the document."""
@@ -554,6 +566,12 @@ class Hit(_message.Message):
     @_builtins.property
     def explanation(self) -> Global___Explanation:
         """Why it is where it is; only where `explain` asked for it."""
+
+    @_builtins.property
+    def headings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The headings that the chunk stands under, outermost first: of a text its titles, of code the definitions it is in, of rows the
+        header of their table.
+        """
 
     def __init__(
         self,
@@ -569,10 +587,12 @@ class Hit(_message.Message):
         start: _builtins.int = ...,
         end: _builtins.int = ...,
         explanation: Global___Explanation | None = ...,
+        page: _builtins.int = ...,
+        headings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "metadata", b"metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "collection", b"collection", "document", b"document", "end", b"end", "explanation", b"explanation", "metadata", b"metadata", "relevance", b"relevance", "score", b"score", "start", b"start", "text", b"text", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "collection", b"collection", "document", b"document", "end", b"end", "explanation", b"explanation", "headings", b"headings", "metadata", b"metadata", "page", b"page", "relevance", b"relevance", "score", b"score", "start", b"start", "text", b"text", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,10 +25,11 @@ _sym_db = _symbol_database.Default()
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from penstock.inference.v1 import generation_pb2 as penstock_dot_inference_dot_v1_dot_generation__pb2
 from penstock.retrieval.v1 import search_pb2 as penstock_dot_retrieval_dot_v1_dot_search__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*penstock/retrieval/v1/search_service.proto\x12\x15penstock.retrieval.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\"penstock/retrieval/v1/search.proto\"\xb4\x04\n\rSearchRequest\x12:\n\x0b\x63ollections\x18\x01 \x03(\tB\x18\xe2\x41\x01\x02\xbaH\x11\x92\x01\x0e\x08\x01\x10\x10\x18\x01\"\x06r\x04\x10\x01\x18@R\x0b\x63ollections\x12%\n\x05query\x18\x02 \x01(\tB\x0f\xe2\x41\x01\x02\xbaH\x08r\x06\x10\x01(\x80\x80\x02R\x05query\x12#\n\x05top_k\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x01H\x00R\x04topK\x88\x01\x01\x12?\n\x04mode\x18\x04 \x01(\x0e\x32!.penstock.retrieval.v1.SearchModeB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\x12\x35\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x1d.penstock.retrieval.v1.FilterR\x06\x66ilter\x12\x35\n\x06\x66usion\x18\x06 \x01(\x0b\x32\x1d.penstock.retrieval.v1.FusionR\x06\x66usion\x12;\n\nmmr_lambda\x18\x07 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\tmmrLambda\x88\x01\x01\x12\x41\n\rmin_relevance\x18\x08 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x02R\x0cminRelevance\x88\x01\x01\x12\'\n\tneighbors\x18\t \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x05(\x00R\tneighbors\x12\x18\n\x07\x65xplain\x18\n \x01(\x08R\x07\x65xplainB\x08\n\x06_top_kB\r\n\x0b_mmr_lambdaB\x10\n\x0e_min_relevance\"\xd4\x01\n\x0eSearchResponse\x12.\n\x04hits\x18\x01 \x03(\x0b\x32\x1a.penstock.retrieval.v1.HitR\x04hits\x12\x35\n\x04mode\x18\x02 \x01(\x0e\x32!.penstock.retrieval.v1.SearchModeR\x04mode\x12\x1b\n\tmode_note\x18\x03 \x01(\tR\x08modeNote\x12>\n\x07timings\x18\x04 \x01(\x0b\x32$.penstock.retrieval.v1.SearchTimingsR\x07timings\"\xaa\x01\n\rSearchTimings\x12\x37\n\tembedding\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\tembedding\x12/\n\x05store\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x05store\x12/\n\x05total\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x05total2\x80\x01\n\rSearchService\x12o\n\x06Search\x12$.penstock.retrieval.v1.SearchRequest\x1a%.penstock.retrieval.v1.SearchResponse\"\x18\x90\x02\x01\x82\xd3\xe4\x93\x02\x0f\"\n/v1/search:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*penstock/retrieval/v1/search_service.proto\x12\x15penstock.retrieval.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a&penstock/inference/v1/generation.proto\x1a\"penstock/retrieval/v1/search.proto\"\xc8\x05\n\rSearchRequest\x12:\n\x0b\x63ollections\x18\x01 \x03(\tB\x18\xe2\x41\x01\x02\xbaH\x11\x92\x01\x0e\x08\x01\x10\x10\x18\x01\"\x06r\x04\x10\x01\x18@R\x0b\x63ollections\x12%\n\x05query\x18\x02 \x01(\tB\x0f\xe2\x41\x01\x02\xbaH\x08r\x06\x10\x01(\x80\x80\x02R\x05query\x12#\n\x05top_k\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x01H\x00R\x04topK\x88\x01\x01\x12?\n\x04mode\x18\x04 \x01(\x0e\x32!.penstock.retrieval.v1.SearchModeB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\x12\x35\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x1d.penstock.retrieval.v1.FilterR\x06\x66ilter\x12\x35\n\x06\x66usion\x18\x06 \x01(\x0b\x32\x1d.penstock.retrieval.v1.FusionR\x06\x66usion\x12;\n\nmmr_lambda\x18\x07 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\tmmrLambda\x88\x01\x01\x12\x41\n\rmin_relevance\x18\x08 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x02R\x0cminRelevance\x88\x01\x01\x12\'\n\tneighbors\x18\t \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x05(\x00R\tneighbors\x12\x18\n\x07\x65xplain\x18\n \x01(\x08R\x07\x65xplain\x12\x18\n\x07section\x18\x0b \x01(\x08R\x07section\x12)\n\x08reranker\x18\x14 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02H\x03R\x08reranker\x88\x01\x01\x12@\n\x05\x63\x61\x63he\x18( \x01(\x0e\x32 .penstock.inference.v1.CacheModeB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05\x63\x61\x63heB\x08\n\x06_top_kB\r\n\x0b_mmr_lambdaB\x10\n\x0e_min_relevanceB\x0b\n\t_reranker\"\xa9\x02\n\x0eSearchResponse\x12.\n\x04hits\x18\x01 \x03(\x0b\x32\x1a.penstock.retrieval.v1.HitR\x04hits\x12\x35\n\x04mode\x18\x02 \x01(\x0e\x32!.penstock.retrieval.v1.SearchModeR\x04mode\x12\x1b\n\tmode_note\x18\x03 \x01(\tR\x08modeNote\x12>\n\x07timings\x18\x04 \x01(\x0b\x32$.penstock.retrieval.v1.SearchTimingsR\x07timings\x12\x1a\n\x08reranker\x18\x14 \x01(\tR\x08reranker\x12\x1f\n\x0brerank_note\x18\x15 \x01(\tR\nrerankNote\x12\x16\n\x06\x63\x61\x63hed\x18( \x01(\x08R\x06\x63\x61\x63hed\"\xe3\x01\n\rSearchTimings\x12\x37\n\tembedding\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\tembedding\x12/\n\x05store\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x05store\x12/\n\x05total\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x05total\x12\x37\n\treranking\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\treranking2\x80\x01\n\rSearchService\x12o\n\x06Search\x12$.penstock.retrieval.v1.SearchRequest\x1a%.penstock.retrieval.v1.SearchResponse\"\x18\x90\x02\x01\x82\xd3\xe4\x93\x02\x0f\"\n/v1/search:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,14 +50,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SEARCHREQUEST'].fields_by_name['min_relevance']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\000\000\360?)\000\000\000\000\000\000\000\000'
   _globals['_SEARCHREQUEST'].fields_by_name['neighbors']._loaded_options = None
   _globals['_SEARCHREQUEST'].fields_by_name['neighbors']._serialized_options = b'\272H\006\032\004\030\005(\000'
+  _globals['_SEARCHREQUEST'].fields_by_name['reranker']._loaded_options = None
+  _globals['_SEARCHREQUEST'].fields_by_name['reranker']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_SEARCHREQUEST'].fields_by_name['cache']._loaded_options = None
+  _globals['_SEARCHREQUEST'].fields_by_name['cache']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_SEARCHSERVICE'].methods_by_name['Search']._loaded_options = None
   _globals['_SEARCHSERVICE'].methods_by_name['Search']._serialized_options = b'\220\002\001\202\323\344\223\002\017\"\n/v1/search:\001*'
-  _globals['_SEARCHREQUEST']._serialized_start=201
-  _globals['_SEARCHREQUEST']._serialized_end=765
-  _globals['_SEARCHRESPONSE']._serialized_start=768
-  _globals['_SEARCHRESPONSE']._serialized_end=980
-  _globals['_SEARCHTIMINGS']._serialized_start=983
-  _globals['_SEARCHTIMINGS']._serialized_end=1153
-  _globals['_SEARCHSERVICE']._serialized_start=1156
-  _globals['_SEARCHSERVICE']._serialized_end=1284
+  _globals['_SEARCHREQUEST']._serialized_start=241
+  _globals['_SEARCHREQUEST']._serialized_end=953
+  _globals['_SEARCHRESPONSE']._serialized_start=956
+  _globals['_SEARCHRESPONSE']._serialized_end=1253
+  _globals['_SEARCHTIMINGS']._serialized_start=1256
+  _globals['_SEARCHTIMINGS']._serialized_end=1483
+  _globals['_SEARCHSERVICE']._serialized_start=1486
+  _globals['_SEARCHSERVICE']._serialized_end=1614
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from penstock.inference.v1 import generation_pb2 as _generation_pb2
 from penstock.retrieval.v1 import search_pb2 as _search_pb2
 import builtins as _builtins
 import sys
@@ -36,6 +37,9 @@ class SearchRequest(_message.Message):
     MIN_RELEVANCE_FIELD_NUMBER: _builtins.int
     NEIGHBORS_FIELD_NUMBER: _builtins.int
     EXPLAIN_FIELD_NUMBER: _builtins.int
+    SECTION_FIELD_NUMBER: _builtins.int
+    RERANKER_FIELD_NUMBER: _builtins.int
+    CACHE_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     """The query, 1 to 32768 bytes in UTF-8."""
     top_k: _builtins.int
@@ -54,6 +58,19 @@ class SearchRequest(_message.Message):
     """
     explain: _builtins.bool
     """Asks for the explanation of each hit."""
+    section: _builtins.bool
+    """Widens each passage to the section that it stands in: the innermost part of the document under one heading that holds more than
+    this chunk, at most 7 chunks before and after it. As with `neighbors`, which may widen it further.
+    """
+    reranker: _builtins.str
+    """The model that grades the best 20 passages and puts them into that order, by a structured answer (CAPABILITY_CHOICE): one call a
+    passage. It has a share of the time that the deadline leaves, at most 10 s; where that is not enough, or the model is not in reach
+    for now, the order stays, and `rerank_note` says why. Empty means none; absent means as the collection says.
+    """
+    cache: _generation_pb2.CacheMode.ValueType
+    """Whether kept results will do. They are kept by the state of the collections: what was written or deleted, and what the caller
+    may see, is as fresh from the cache as without it.
+    """
     @_builtins.property
     def collections(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ids of the collections to search, 1 to 16."""
@@ -79,21 +96,28 @@ class SearchRequest(_message.Message):
         min_relevance: _builtins.float | None = ...,
         neighbors: _builtins.int = ...,
         explain: _builtins.bool = ...,
+        section: _builtins.bool = ...,
+        reranker: _builtins.str | None = ...,
+        cache: _generation_pb2.CacheMode.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "_top_k", b"_top_k", "filter", b"filter", "fusion", b"fusion", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "top_k", b"top_k"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "_reranker", b"_reranker", "_top_k", b"_top_k", "filter", b"filter", "fusion", b"fusion", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "reranker", b"reranker", "top_k", b"top_k"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "_top_k", b"_top_k", "collections", b"collections", "explain", b"explain", "filter", b"filter", "fusion", b"fusion", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "mode", b"mode", "neighbors", b"neighbors", "query", b"query", "top_k", b"top_k"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "_reranker", b"_reranker", "_top_k", b"_top_k", "cache", b"cache", "collections", b"collections", "explain", b"explain", "filter", b"filter", "fusion", b"fusion", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "mode", b"mode", "neighbors", b"neighbors", "query", b"query", "reranker", b"reranker", "section", b"section", "top_k", b"top_k"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__min_relevance: _TypeAlias = _typing.Literal["min_relevance"]  # noqa: Y015
     _WhichOneofArgType__min_relevance: _TypeAlias = _typing.Literal["_min_relevance", b"_min_relevance"]  # noqa: Y015
     _WhichOneofReturnType__mmr_lambda: _TypeAlias = _typing.Literal["mmr_lambda"]  # noqa: Y015
     _WhichOneofArgType__mmr_lambda: _TypeAlias = _typing.Literal["_mmr_lambda", b"_mmr_lambda"]  # noqa: Y015
+    _WhichOneofReturnType__reranker: _TypeAlias = _typing.Literal["reranker"]  # noqa: Y015
+    _WhichOneofArgType__reranker: _TypeAlias = _typing.Literal["_reranker", b"_reranker"]  # noqa: Y015
     _WhichOneofReturnType__top_k: _TypeAlias = _typing.Literal["top_k"]  # noqa: Y015
     _WhichOneofArgType__top_k: _TypeAlias = _typing.Literal["_top_k", b"_top_k"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_relevance) -> _WhichOneofReturnType__min_relevance | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mmr_lambda) -> _WhichOneofReturnType__mmr_lambda | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reranker) -> _WhichOneofReturnType__reranker | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__top_k) -> _WhichOneofReturnType__top_k | None: ...
 
@@ -109,10 +133,19 @@ class SearchResponse(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     MODE_NOTE_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    RERANKER_FIELD_NUMBER: _builtins.int
+    RERANK_NOTE_FIELD_NUMBER: _builtins.int
+    CACHED_FIELD_NUMBER: _builtins.int
     mode: _search_pb2.SearchMode.ValueType
     """How they were really found: a query in a language that the embedder does not know is served by words alone."""
     mode_note: _builtins.str
     """Why `mode` is another than the one asked for, in plain words; empty when it is not."""
+    reranker: _builtins.str
+    """The model that put the hits into their order; empty where none did."""
+    rerank_note: _builtins.str
+    """Why none did though one was asked for, in plain words; empty where none was."""
+    cached: _builtins.bool
+    """Whether the hits came from the cache."""
     @_builtins.property
     def hits(self) -> _containers.RepeatedCompositeFieldContainer[_search_pb2.Hit]:
         """Best first."""
@@ -128,10 +161,13 @@ class SearchResponse(_message.Message):
         mode: _search_pb2.SearchMode.ValueType = ...,
         mode_note: _builtins.str = ...,
         timings: Global___SearchTimings | None = ...,
+        reranker: _builtins.str = ...,
+        rerank_note: _builtins.str = ...,
+        cached: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hits", b"hits", "mode", b"mode", "mode_note", b"mode_note", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "hits", b"hits", "mode", b"mode", "mode_note", b"mode_note", "rerank_note", b"rerank_note", "reranker", b"reranker", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -146,6 +182,7 @@ class SearchTimings(_message.Message):
     EMBEDDING_FIELD_NUMBER: _builtins.int
     STORE_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
+    RERANKING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def embedding(self) -> _duration_pb2.Duration:
         """Embedding the query."""
@@ -158,16 +195,21 @@ class SearchTimings(_message.Message):
     def total(self) -> _duration_pb2.Duration:
         """All of it."""
 
+    @_builtins.property
+    def reranking(self) -> _duration_pb2.Duration:
+        """Reranking."""
+
     def __init__(
         self,
         *,
         embedding: _duration_pb2.Duration | None = ...,
         store: _duration_pb2.Duration | None = ...,
         total: _duration_pb2.Duration | None = ...,
+        reranking: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["embedding", b"embedding", "store", b"store", "total", b"total"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["embedding", b"embedding", "reranking", b"reranking", "store", b"store", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding", b"embedding", "store", b"store", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding", b"embedding", "reranking", b"reranking", "store", b"store", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -48,7 +48,8 @@ class SearchServiceServicer(object):
 
     def Search(self, request, context):
         """Finds the passages that fit a query best.
-        Errors: NOT_FOUND (COLLECTION_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD), FAILED_PRECONDITION (EMBEDDER_UNAVAILABLE),
+        Errors: NOT_FOUND (COLLECTION_NOT_FOUND, MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD), FAILED_PRECONDITION
+        (EMBEDDER_UNAVAILABLE; MODEL_CAPABILITY_MISSING for a `reranker` that cannot choose among answers),
         UNAVAILABLE (STORE_UNAVAILABLE, SERVICE_UNAVAILABLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

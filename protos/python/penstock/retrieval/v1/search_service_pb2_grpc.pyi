@@ -35,7 +35,8 @@ class SearchServiceStub:
     def __new__(cls, channel: _aio.Channel) -> SearchServiceAsyncStub: ...
     Search: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.SearchRequest, _search_service_pb2.SearchResponse]
     """Finds the passages that fit a query best.
-    Errors: NOT_FOUND (COLLECTION_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD), FAILED_PRECONDITION (EMBEDDER_UNAVAILABLE),
+    Errors: NOT_FOUND (COLLECTION_NOT_FOUND, MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD), FAILED_PRECONDITION
+    (EMBEDDER_UNAVAILABLE; MODEL_CAPABILITY_MISSING for a `reranker` that cannot choose among answers),
     UNAVAILABLE (STORE_UNAVAILABLE, SERVICE_UNAVAILABLE).
     """
 
@@ -46,7 +47,8 @@ class SearchServiceAsyncStub(SearchServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Search: _aio.UnaryUnaryMultiCallable[_search_service_pb2.SearchRequest, _search_service_pb2.SearchResponse]  # type: ignore[assignment]
     """Finds the passages that fit a query best.
-    Errors: NOT_FOUND (COLLECTION_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD), FAILED_PRECONDITION (EMBEDDER_UNAVAILABLE),
+    Errors: NOT_FOUND (COLLECTION_NOT_FOUND, MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD), FAILED_PRECONDITION
+    (EMBEDDER_UNAVAILABLE; MODEL_CAPABILITY_MISSING for a `reranker` that cannot choose among answers),
     UNAVAILABLE (STORE_UNAVAILABLE, SERVICE_UNAVAILABLE).
     """
 
@@ -60,7 +62,8 @@ class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_search_service_pb2.SearchResponse, _abc.Awaitable[_search_service_pb2.SearchResponse]]:
         """Finds the passages that fit a query best.
-        Errors: NOT_FOUND (COLLECTION_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD), FAILED_PRECONDITION (EMBEDDER_UNAVAILABLE),
+        Errors: NOT_FOUND (COLLECTION_NOT_FOUND, MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD), FAILED_PRECONDITION
+        (EMBEDDER_UNAVAILABLE; MODEL_CAPABILITY_MISSING for a `reranker` that cannot choose among answers),
         UNAVAILABLE (STORE_UNAVAILABLE, SERVICE_UNAVAILABLE).
         """
 
