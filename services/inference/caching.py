@@ -97,7 +97,11 @@ class CachedInference:
         treatment = None
         if self._assigner is not None and request.assignment is None:
             treatment = self._assigner.assign(
-                RequestType.GENERATE, user=request.user, conversation=request.conversation, request_id=request.request_id
+                RequestType.GENERATE,
+                user=request.user,
+                conversation=request.conversation,
+                request_id=request.request_id,
+                attributes=request.attributes,
             )
         try:
             generation = self._shape(request, treatment)

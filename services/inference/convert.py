@@ -16,6 +16,7 @@ from penstock.inference.v1 import (
     tokenization_service_pb2,
 )
 
+from services.chassis.call import current_call
 from services.chassis.status import to_status
 from services.inference.admission import Priority
 from services.inference.engine import (
@@ -124,6 +125,7 @@ def request_of(message: GenerationMessage, request_id: str) -> Request:
         priority=_PRIORITIES[message.priority],
         cache=_CACHE_MODES[message.cache],
         prompt=use_of(message.prompt_template) if message.HasField("prompt_template") else None,
+        attributes={**message.attributes, "tenant": current_call().tenant},
     )
 
 
@@ -154,6 +156,7 @@ def _event(event: Started | Usage | Finished, request_id: str) -> generation_ser
                 engine=event.engine,
                 variant=event.assignment.variant if event.assignment else "",
                 assignment=_assignment(event.assignment),
+                assignments=_assignments(event.assignment),
                 request_id=event.request_id,
                 attempts=map(_attempt, event.attempts),
                 cached=event.cached,
@@ -186,6 +189,7 @@ def response_of(completed: Completed) -> generation_service_pb2.GenerateResponse
         engine=started.engine,
         variant=started.assignment.variant if started.assignment else "",
         assignment=_assignment(started.assignment),
+        assignments=_assignments(started.assignment),
         timings=_timings(finished.timings),
         request_id=started.request_id,
         attempts=map(_attempt, finished.attempts),
@@ -256,6 +260,14 @@ def _usage(usage: Usage) -> generation_pb2.Usage:
     return generation_pb2.Usage(
         input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, source=_SOURCES[usage.source]
     )
+
+
+def _assignments(assignment: Assignment | None) -> list[assignment_pb2.Assignment]:
+    """Those of all layers."""
+    if assignment is None:
+        return []
+    layers = (assignment, *assignment.also)
+    return [assignment_pb2.Assignment(assignment=one.key, experiment=one.experiment, variant=one.variant) for one in layers]
 
 
 def _assignment(assignment: Assignment | None) -> assignment_pb2.Assignment | None:

@@ -13,6 +13,8 @@ from services.inference.form import Form
 from services.inference.prompts.use import PromptUse
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from penstock.assignment import Treatment
 
     from services.inference.answers import Answer
@@ -37,11 +39,12 @@ class CacheMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """Which variant of which experiment shapes the response; `key` is what outcomes name."""
+    """Which variant of which experiment shapes the response; `key` is what outcomes name, `also` those of other layers."""
 
     key: str
     experiment: str
     variant: str
+    also: tuple[Assignment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ class Request:
         decision: Which model it goes to, where that has been decided already.
         prompt: The prompt to render in place of `messages`.
         rendered: The version of a prompt that `messages` were rendered from already.
+        attributes: What is known of it, for the targeting of experiments.
     """
 
     request_id: str
@@ -85,6 +89,7 @@ class Request:
     decision: Decision | None = None
     prompt: PromptUse | None = None
     rendered: PromptReference | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +156,11 @@ class Embedded:
 
 
 def assignment_of(treatment: Treatment | None) -> Assignment | None:
-    """What of a treatment the response tells."""
-    return Assignment(treatment.assignment, treatment.experiment, treatment.variant) if treatment else None
+    """What of a treatment the response tells; nothing of settings that are only promoted."""
+    if treatment is None or not treatment.assignment:
+        return None
+    also = tuple(Assignment(one.assignment, one.experiment, one.variant) for one in treatment.also)
+    return Assignment(treatment.assignment, treatment.experiment, treatment.variant, also)
 
 
 class Renders(Protocol):

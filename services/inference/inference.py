@@ -24,7 +24,7 @@ from services.inference.routing import Router, affinity_of
 from services.inference.watch import StreamWatch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
     from penstock.assignment import Treatment
 
@@ -46,7 +46,13 @@ class Assigner(Protocol):
     """What inference needs of the experiments: both are in process and wait for nothing."""
 
     def assign(
-        self, request_type: RequestType, *, user: str = "", conversation: str = "", request_id: str = ""
+        self,
+        request_type: RequestType,
+        *,
+        user: str = "",
+        conversation: str = "",
+        request_id: str = "",
+        attributes: Mapping[str, str] = ...,
     ) -> Treatment | None:
         """What the request's unit gets; None where no experiment matches."""
 
@@ -182,7 +188,11 @@ class Inference:
         if self._assigner is None or request.assignment is not None:
             return None
         return self._assigner.assign(
-            RequestType.GENERATE, user=request.user, conversation=request.conversation, request_id=request.request_id
+            RequestType.GENERATE,
+            user=request.user,
+            conversation=request.conversation,
+            request_id=request.request_id,
+            attributes=request.attributes,
         )
 
     def _tell(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
+from services.chassis.call import current_call
 from services.chassis.errors import Failure, Reason
 from services.inference.admission import Priority
 from services.inference.engine import Message, Role, Sampling
@@ -38,6 +39,8 @@ _Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 _Limit = Annotated[int, msgspec.Meta(ge=1, le=131072)]
 _StopText = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 _Name = Annotated[str, msgspec.Meta(max_length=256)]
+_MetadataKey = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+_MetadataValue = Annotated[str, msgspec.Meta(max_length=512)]
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 
@@ -80,6 +83,8 @@ class ChatRequest(msgspec.Struct):
     stop: _StopText | Annotated[list[_StopText], msgspec.Meta(max_length=16)] | None = None
     user: _Name | None = None
     service_tier: str | None = None
+    # What is known of the request, for the targeting of experiments: OpenAI's own limits.
+    metadata: Annotated[dict[_MetadataKey, _MetadataValue], msgspec.Meta(max_length=50)] | None = None
     n: Annotated[int, msgspec.Meta(ge=1, le=16)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
@@ -170,6 +175,7 @@ def request_of(chat: ChatRequest, request_id: str) -> Request:
         max_tokens=chat.max_tokens if chat.max_completion_tokens is None else chat.max_completion_tokens,
         stop=stop,
         user=chat.user or "",
+        attributes={**(chat.metadata or {}), "tenant": current_call().tenant},
         priority=_TIERS.get(chat.service_tier or "", Priority.DEFAULT),
         form=_form(chat),
         cache=chat.cache or CacheMode.USE,

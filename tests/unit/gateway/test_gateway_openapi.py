@@ -73,7 +73,7 @@ def test_limits_come_from_the_protos() -> None:
     assert variant["weight"]["exclusiveMinimum"] == 0
     assert variant["variant"]["pattern"].startswith("^[a-z0-9]")
     experiment = SCHEMAS["penstock.experiments.v1.Experiment"]
-    assert experiment["required"] == ["experiment", "unit", "variants"]
+    assert experiment["required"] == ["experiment", "unit"]
     assert "UNIT_UNSPECIFIED" not in experiment["properties"]["unit"]["enum"]
     assert experiment["properties"]["request_types"]["uniqueItems"] is True
     assert experiment["properties"]["state"]["readOnly"] is True

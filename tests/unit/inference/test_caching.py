@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from penstock.assignment import RequestType, Treatment
 
+from services.chassis.cache.tiers import Lookups, Tiers
 from services.chassis.call import Call, enter_call
 from services.chassis.errors import Failure, Reason
 from services.inference.cache_keys import vector_key
@@ -18,11 +19,10 @@ from services.inference.generation import CacheMode, Finished, Request, Started
 from services.inference.inference import Inference, completed
 from services.inference.models import Models
 from services.inference.resilience import Patience
-from services.chassis.cache.tiers import Lookups, Tiers
 from tests.unit.inference.scripted_engine import ScriptedEngine, embedder, writer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
     from services.inference.engine import Event as EngineEvent
     from services.inference.engine import Generation
@@ -70,6 +70,7 @@ class Assigner:
         user: str = "",
         conversation: str = "",  # noqa: ARG002 - as above
         request_id: str = "",
+        attributes: Mapping[str, str] | None = None,  # noqa: ARG002 - as above
     ) -> Treatment | None:
         return Treatment(f"key of {request_id}", "e1", user, user, temperature=0.0) if user else None
 

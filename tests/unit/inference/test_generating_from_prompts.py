@@ -19,7 +19,7 @@ from services.inference.prompts.versions import Content, Piece, Variable
 from tests.unit.inference.scripted_engine import ScriptedEngine, writer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
 FIRST = Content((Piece(Role.SYSTEM, "Answer {{ whom }}."),), (Variable("whom", default="anyone"),))
@@ -37,6 +37,7 @@ class Assigner:
         user: str = "",
         conversation: str = "",  # noqa: ARG002 - as above
         request_id: str = "",  # noqa: ARG002 - as above
+        attributes: Mapping[str, str] | None = None,  # noqa: ARG002 - as above
     ) -> Treatment | None:
         version = PromptVersion("support", 2)
         return Treatment("key", "e", "b", user, prompt_version=version) if user == "second" else None

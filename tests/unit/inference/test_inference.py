@@ -14,7 +14,7 @@ from services.inference.models import Models
 from tests.unit.inference.scripted_engine import ScriptedEngine, embedder, writer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
 TREATMENT = Treatment("key-1", "e1", "b", "user-1", model="other", prompt="Be brief.", temperature=0.5, max_tokens=9)
 
@@ -28,8 +28,15 @@ class FixedAssigner:
         self.exposed: list[tuple[str, str, str, str]] = []
 
     def assign(
-        self, request_type: RequestType, *, user: str = "", conversation: str = "", request_id: str = ""
+        self,
+        request_type: RequestType,
+        *,
+        user: str = "",
+        conversation: str = "",
+        request_id: str = "",
+        attributes: Mapping[str, str] | None = None,
     ) -> Treatment | None:
+        self.attributes = attributes
         self.asked.append((request_type, user, conversation, request_id))
         return self.treatment
 
@@ -205,3 +212,19 @@ async def test_embedding_names_the_model_that_did_it(models: Models) -> None:
     embedded = await Inference(models, None).embed("auto", ["four"])
     assert embedded.model.name == "vectors"
     assert embedded.embeddings.vectors == [[4.0, 1.0]]
+
+
+async def test_attributes_reach_the_experiments_and_promoted_settings_are_no_assignment(models: Models) -> None:
+    assigner = FixedAssigner(Treatment("", "", "", "", temperature=0.25))
+    started, *_ = await events_of(Inference(models, assigner), request(attributes={"lang": "ru"}))
+    assert isinstance(started, Started)
+    assert started.assignment is None
+    assert assigner.attributes == {"lang": "ru"}
+
+
+async def test_all_layers_are_told(models: Models) -> None:
+    other = Treatment("key-2", "e2", "x", "user-1")
+    assigner = FixedAssigner(Treatment("key-1", "e1", "b", "user-1", (other,)))
+    started, *_ = await events_of(Inference(models, assigner), request())
+    assert isinstance(started, Started)
+    assert started.assignment == Assignment("key-1", "e1", "b", (Assignment("key-2", "e2", "x"),))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from google.protobuf import json_format
 from google.rpc import error_details_pb2
@@ -107,7 +109,11 @@ def test_a_failure_in_the_stream_carries_the_status_of_a_failed_call() -> None:
 
 def test_a_whole_generation() -> None:
     done = Finished(FinishReason.STOP, Usage(1, 2, UsageSource.REPORTED), Timings(0.25, 0.5))
-    response = convert.response_of(Completed(Started("m", "ollama", ASSIGNMENT, "r1"), (Answer("Hello"),), done))
+    response = convert.response_of(
+        Completed(
+            Started("m", "ollama", replace(ASSIGNMENT, also=(Assignment("key2", "e2", "x"),)), "r1"), (Answer("Hello"),), done
+        )
+    )
     assert json_format.MessageToDict(response, preserving_proto_field_name=True) == {
         "text": "Hello",
         "finish_reason": "FINISH_REASON_STOP",
@@ -116,6 +122,10 @@ def test_a_whole_generation() -> None:
         "engine": "ollama",
         "variant": "b",
         "assignment": {"assignment": "key", "experiment": "e1", "variant": "b"},
+        "assignments": [
+            {"assignment": "key", "experiment": "e1", "variant": "b"},
+            {"assignment": "key2", "experiment": "e2", "variant": "x"},
+        ],
         "timings": {"first_token": "0.250s", "total": "0.500s"},
         "request_id": "r1",
     }

@@ -271,3 +271,10 @@ def test_a_body_of_great_depth_is_refused(parameter: str) -> None:
     body = chat()[:-1] + b',"%s":' % parameter.encode() + b"[" * 100_000 + b"]" * 100_000 + b"}"
     failure = refused(body)
     assert (failure.reason, failure.message) == (Reason.INVALID_OPENAI_REQUEST, "the body is nested too deep")
+
+
+def test_metadata_is_what_experiments_target_by() -> None:
+    request = request_of(parse_chat(chat(metadata={"lang": "ru", "tenant": "forged"})), "r1")
+    assert request.attributes == {"lang": "ru", "tenant": ""}
+    with pytest.raises(Failure, match="metadata"):
+        parse_chat(chat(metadata={"": "x"}))

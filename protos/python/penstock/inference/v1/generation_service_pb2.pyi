@@ -30,6 +30,26 @@ class GenerateRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class AttributesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MODEL_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
     MESSAGES_FIELD_NUMBER: _builtins.int
@@ -49,6 +69,7 @@ class GenerateRequest(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
     PROMPT_TEMPLATE_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of a model as ListModels gives it, an alias of the policy, or `auto`; empty means `auto`."""
     prompt: _builtins.str
@@ -111,6 +132,12 @@ class GenerateRequest(_message.Message):
     def prompt_template(self) -> _prompt_pb2.PromptTemplate:
         """A version of a kept prompt to generate from. Either this, `prompt` or `messages`."""
 
+    @_builtins.property
+    def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What is known of the request, for the targeting of experiments, such as {"lang": "ru"}; up to 50, names of up to 64 and
+        values of up to 256 characters. `tenant` is set by the service.
+        """
+
     def __init__(
         self,
         *,
@@ -133,10 +160,11 @@ class GenerateRequest(_message.Message):
         session: _builtins.str = ...,
         cache: _generation_pb2.CacheMode.ValueType = ...,
         prompt_template: _prompt_pb2.PromptTemplate | None = ...,
+        attributes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives", "_max_tokens", b"_max_tokens", "_prompt", b"_prompt", "_top_logprobs", b"_top_logprobs", "alternatives", b"alternatives", "assignment", b"assignment", "max_tokens", b"max_tokens", "output", b"output", "prompt", b"prompt", "prompt_template", b"prompt_template", "sampling", b"sampling", "tool_choice", b"tool_choice", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives", "_max_tokens", b"_max_tokens", "_prompt", b"_prompt", "_top_logprobs", b"_top_logprobs", "alternatives", b"alternatives", "assignment", b"assignment", "cache", b"cache", "conversation", b"conversation", "max_tokens", b"max_tokens", "messages", b"messages", "model", b"model", "output", b"output", "passages", b"passages", "priority", b"priority", "prompt", b"prompt", "prompt_template", b"prompt_template", "sampling", b"sampling", "session", b"session", "stop", b"stop", "tool_choice", b"tool_choice", "tools", b"tools", "top_logprobs", b"top_logprobs", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives", "_max_tokens", b"_max_tokens", "_prompt", b"_prompt", "_top_logprobs", b"_top_logprobs", "alternatives", b"alternatives", "assignment", b"assignment", "attributes", b"attributes", "cache", b"cache", "conversation", b"conversation", "max_tokens", b"max_tokens", "messages", b"messages", "model", b"model", "output", b"output", "passages", b"passages", "priority", b"priority", "prompt", b"prompt", "prompt_template", b"prompt_template", "sampling", b"sampling", "session", b"session", "stop", b"stop", "tool_choice", b"tool_choice", "tools", b"tools", "top_logprobs", b"top_logprobs", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alternatives: _TypeAlias = _typing.Literal["alternatives"]  # noqa: Y015
     _WhichOneofArgType__alternatives: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives"]  # noqa: Y015
@@ -181,6 +209,7 @@ class GenerateResponse(_message.Message):
     DECISION_FIELD_NUMBER: _builtins.int
     PROMPT_VERSION_FIELD_NUMBER: _builtins.int
     SIMILARITY_FIELD_NUMBER: _builtins.int
+    ASSIGNMENTS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The text."""
     finish_reason: _generation_pb2.FinishReason.ValueType
@@ -239,6 +268,10 @@ class GenerateResponse(_message.Message):
     def prompt_version(self) -> _prompt_pb2.PromptReference:
         """The version of a prompt that was rendered for this; absent where none was."""
 
+    @_builtins.property
+    def assignments(self) -> _containers.RepeatedCompositeFieldContainer[_assignment_pb2.Assignment]:
+        """All assignments behind it, one for each layer of experiments that took part; the first one is `assignment`."""
+
     def __init__(
         self,
         *,
@@ -260,10 +293,11 @@ class GenerateResponse(_message.Message):
         decision: _routing_pb2.RoutingDecision | None = ...,
         prompt_version: _prompt_pb2.PromptReference | None = ...,
         similarity: _builtins.float | None = ...,
+        assignments: _abc.Iterable[_assignment_pb2.Assignment] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_similarity", b"_similarity", "assignment", b"assignment", "decision", b"decision", "prompt_version", b"prompt_version", "similarity", b"similarity", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_similarity", b"_similarity", "alias", b"alias", "alternatives", b"alternatives", "assignment", b"assignment", "attempts", b"attempts", "cached", b"cached", "decision", b"decision", "engine", b"engine", "finish_reason", b"finish_reason", "logprobs", b"logprobs", "model", b"model", "prompt_version", b"prompt_version", "request_id", b"request_id", "similarity", b"similarity", "text", b"text", "timings", b"timings", "tool_calls", b"tool_calls", "usage", b"usage", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_similarity", b"_similarity", "alias", b"alias", "alternatives", b"alternatives", "assignment", b"assignment", "assignments", b"assignments", "attempts", b"attempts", "cached", b"cached", "decision", b"decision", "engine", b"engine", "finish_reason", b"finish_reason", "logprobs", b"logprobs", "model", b"model", "prompt_version", b"prompt_version", "request_id", b"request_id", "similarity", b"similarity", "text", b"text", "timings", b"timings", "tool_calls", b"tool_calls", "usage", b"usage", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__similarity: _TypeAlias = _typing.Literal["similarity"]  # noqa: Y015
     _WhichOneofArgType__similarity: _TypeAlias = _typing.Literal["_similarity", b"_similarity"]  # noqa: Y015
@@ -315,6 +349,26 @@ class StreamGenerateRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class AttributesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MODEL_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
     MESSAGES_FIELD_NUMBER: _builtins.int
@@ -334,6 +388,7 @@ class StreamGenerateRequest(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
     PROMPT_TEMPLATE_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of a model as ListModels gives it, an alias of the policy, or `auto`; empty means `auto`."""
     prompt: _builtins.str
@@ -396,6 +451,12 @@ class StreamGenerateRequest(_message.Message):
     def prompt_template(self) -> _prompt_pb2.PromptTemplate:
         """A version of a kept prompt to generate from. Either this, `prompt` or `messages`."""
 
+    @_builtins.property
+    def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What is known of the request, for the targeting of experiments, such as {"lang": "ru"}; up to 50, names of up to 64 and
+        values of up to 256 characters. `tenant` is set by the service.
+        """
+
     def __init__(
         self,
         *,
@@ -418,10 +479,11 @@ class StreamGenerateRequest(_message.Message):
         session: _builtins.str = ...,
         cache: _generation_pb2.CacheMode.ValueType = ...,
         prompt_template: _prompt_pb2.PromptTemplate | None = ...,
+        attributes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives", "_max_tokens", b"_max_tokens", "_prompt", b"_prompt", "_top_logprobs", b"_top_logprobs", "alternatives", b"alternatives", "assignment", b"assignment", "max_tokens", b"max_tokens", "output", b"output", "prompt", b"prompt", "prompt_template", b"prompt_template", "sampling", b"sampling", "tool_choice", b"tool_choice", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives", "_max_tokens", b"_max_tokens", "_prompt", b"_prompt", "_top_logprobs", b"_top_logprobs", "alternatives", b"alternatives", "assignment", b"assignment", "cache", b"cache", "conversation", b"conversation", "max_tokens", b"max_tokens", "messages", b"messages", "model", b"model", "output", b"output", "passages", b"passages", "priority", b"priority", "prompt", b"prompt", "prompt_template", b"prompt_template", "sampling", b"sampling", "session", b"session", "stop", b"stop", "tool_choice", b"tool_choice", "tools", b"tools", "top_logprobs", b"top_logprobs", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives", "_max_tokens", b"_max_tokens", "_prompt", b"_prompt", "_top_logprobs", b"_top_logprobs", "alternatives", b"alternatives", "assignment", b"assignment", "attributes", b"attributes", "cache", b"cache", "conversation", b"conversation", "max_tokens", b"max_tokens", "messages", b"messages", "model", b"model", "output", b"output", "passages", b"passages", "priority", b"priority", "prompt", b"prompt", "prompt_template", b"prompt_template", "sampling", b"sampling", "session", b"session", "stop", b"stop", "tool_choice", b"tool_choice", "tools", b"tools", "top_logprobs", b"top_logprobs", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alternatives: _TypeAlias = _typing.Literal["alternatives"]  # noqa: Y015
     _WhichOneofArgType__alternatives: _TypeAlias = _typing.Literal["_alternatives", b"_alternatives"]  # noqa: Y015
@@ -509,6 +571,7 @@ class GenerationStarted(_message.Message):
     DECISION_FIELD_NUMBER: _builtins.int
     PROMPT_VERSION_FIELD_NUMBER: _builtins.int
     SIMILARITY_FIELD_NUMBER: _builtins.int
+    ASSIGNMENTS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model that answers."""
     engine: _builtins.str
@@ -541,6 +604,10 @@ class GenerationStarted(_message.Message):
     def prompt_version(self) -> _prompt_pb2.PromptReference:
         """The version of a prompt that was rendered for this; absent where none was."""
 
+    @_builtins.property
+    def assignments(self) -> _containers.RepeatedCompositeFieldContainer[_assignment_pb2.Assignment]:
+        """All assignments behind it, one for each layer of experiments that took part; the first one is `assignment`."""
+
     def __init__(
         self,
         *,
@@ -555,10 +622,11 @@ class GenerationStarted(_message.Message):
         decision: _routing_pb2.RoutingDecision | None = ...,
         prompt_version: _prompt_pb2.PromptReference | None = ...,
         similarity: _builtins.float | None = ...,
+        assignments: _abc.Iterable[_assignment_pb2.Assignment] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_similarity", b"_similarity", "assignment", b"assignment", "decision", b"decision", "prompt_version", b"prompt_version", "similarity", b"similarity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_similarity", b"_similarity", "alias", b"alias", "assignment", b"assignment", "attempts", b"attempts", "cached", b"cached", "decision", b"decision", "engine", b"engine", "model", b"model", "prompt_version", b"prompt_version", "request_id", b"request_id", "similarity", b"similarity", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_similarity", b"_similarity", "alias", b"alias", "assignment", b"assignment", "assignments", b"assignments", "attempts", b"attempts", "cached", b"cached", "decision", b"decision", "engine", b"engine", "model", b"model", "prompt_version", b"prompt_version", "request_id", b"request_id", "similarity", b"similarity", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__similarity: _TypeAlias = _typing.Literal["similarity"]  # noqa: Y015
     _WhichOneofArgType__similarity: _TypeAlias = _typing.Literal["_similarity", b"_similarity"]  # noqa: Y015
