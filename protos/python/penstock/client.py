@@ -27,6 +27,8 @@ from penstock.inference.v1 import (
     model_service_pb2_grpc,
     policy_service_pb2,
     policy_service_pb2_grpc,
+    routing_service_pb2,
+    routing_service_pb2_grpc,
     tokenization_service_pb2,
     tokenization_service_pb2_grpc,
 )
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack  # noqa: UP035 - the wheel serves Python 3.10 too
 
     from penstock.experiments.v1 import experiment_pb2, outcome_service_pb2
-    from penstock.inference.v1 import generation_service_pb2, model_pb2, policy_pb2
+    from penstock.inference.v1 import generation_service_pb2, model_pb2, policy_pb2, routing_pb2
     from penstock.requests import (
         AnswerOptions,
         DocumentLike,
@@ -109,6 +111,7 @@ class Client:
         self._tokenization = tokenization_service_pb2_grpc.TokenizationServiceStub(self.channel)
         self._models = model_service_pb2_grpc.ModelServiceStub(self.channel)
         self._policy = policy_service_pb2_grpc.PolicyServiceStub(self.channel)
+        self._routing = routing_service_pb2_grpc.RoutingServiceStub(self.channel)
         self._collections = collection_service_pb2_grpc.CollectionServiceStub(self.channel)
         self._documents = document_service_pb2_grpc.DocumentServiceStub(self.channel)
         self._search = search_service_pb2_grpc.SearchServiceStub(self.channel)
@@ -170,6 +173,21 @@ class Client:
         """Replaces the whole policy; with a revision, only if it has not changed since."""
         request = policy_service_pb2.UpdatePolicyRequest(policy=policy, revision=revision)
         return self._call(self._policy.UpdatePolicy, request, timeout)
+
+    def record_feedback(self, request_id: str, reward: float, *, is_persons: bool = True, timeout: float | None = None) -> bool:
+        """Tells how good the answer to a request was, 0 to 1; whether the request is known to routing."""
+        request = requests.record_feedback(request_id, reward, is_persons=is_persons)
+        return self._call(self._routing.RecordFeedback, request, timeout).is_known
+
+    def routing(self, alias: str = "", *, timeout: float | None = None) -> list[routing_pb2.RoutingState]:
+        """What has been learned of an alias's models, or of those of all aliases that learn."""
+        request = routing_service_pb2.GetRoutingRequest(alias=alias)
+        return list(self._call(self._routing.GetRouting, request, timeout).states)
+
+    def calibrate_routing(self, alias: str, *, timeout: float | None = None) -> routing_pb2.RoutingState:
+        """Fits an alias to its records now."""
+        request = routing_service_pb2.CalibrateRoutingRequest(alias=alias)
+        return self._call(self._routing.CalibrateRouting, request, timeout).state
 
     def models(self, *, timeout: float | None = None) -> list[model_pb2.Model]:
         """The models of all engines in reach."""

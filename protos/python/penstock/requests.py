@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from google.protobuf import json_format, struct_pb2, timestamp_pb2
 
 from penstock.experiments.v1 import experiment_pb2, experiment_service_pb2, outcome_pb2, outcome_service_pb2
-from penstock.inference.v1 import generation_pb2, generation_service_pb2, model_pb2, model_service_pb2
+from penstock.inference.v1 import (
+    generation_pb2,
+    generation_service_pb2,
+    model_pb2,
+    model_service_pb2,
+    routing_service_pb2,
+)
 from penstock.retrieval.v1 import answer_service_pb2, document_pb2, document_service_pb2, search_pb2, search_service_pb2
 
 if TYPE_CHECKING:
@@ -209,6 +215,12 @@ def load_model(model: str, options: LoadOptions) -> model_service_pb2.LoadModelR
     if "keep_alive" in options:
         request.keep_alive.FromTimedelta(timedelta(seconds=options["keep_alive"]))
     return request
+
+
+def record_feedback(request_id: str, reward: float, *, is_persons: bool) -> routing_service_pb2.RecordFeedbackRequest:
+    """How good an answer was, by a person's word or a program's."""
+    source = routing_service_pb2.FEEDBACK_SOURCE_USER if is_persons else routing_service_pb2.FEEDBACK_SOURCE_EVALUATOR
+    return routing_service_pb2.RecordFeedbackRequest(request_id=request_id, reward=reward, source=source)
 
 
 def names(given: str | Iterable[str]) -> list[str]:

@@ -34,6 +34,9 @@ from penstock.inference.v1 import (
     model_service_pb2_grpc,
     policy_service_pb2,
     policy_service_pb2_grpc,
+    routing_pb2,
+    routing_service_pb2,
+    routing_service_pb2_grpc,
 )
 from penstock.retrieval.v1 import (
     answer_service_pb2,
@@ -79,6 +82,7 @@ class Backend(
     embedding_service_pb2_grpc.EmbeddingServiceServicer,
     model_service_pb2_grpc.ModelServiceServicer,
     policy_service_pb2_grpc.PolicyServiceServicer,
+    routing_service_pb2_grpc.RoutingServiceServicer,
     answer_service_pb2_grpc.AnswerServiceServicer,
     collection_service_pb2_grpc.CollectionServiceServicer,
     document_service_pb2_grpc.DocumentServiceServicer,
@@ -147,6 +151,18 @@ class Backend(
     async def UpdatePolicy(self, request: Any, context: Any) -> Any:
         await self._enter(request, context)
         return policy_service_pb2.UpdatePolicyResponse(policy=request.policy, revision="r2")
+
+    async def RecordFeedback(self, request: Any, context: Any) -> Any:
+        await self._enter(request, context)
+        return routing_service_pb2.RecordFeedbackResponse(is_known=True)
+
+    async def GetRouting(self, request: Any, context: Any) -> Any:
+        await self._enter(request, context)
+        return routing_service_pb2.GetRoutingResponse(states=[routing_pb2.RoutingState(alias=request.alias)])
+
+    async def CalibrateRouting(self, request: Any, context: Any) -> Any:
+        await self._enter(request, context)
+        return routing_service_pb2.CalibrateRoutingResponse(state=routing_pb2.RoutingState(alias=request.alias, fit="f"))
 
     async def ListModels(self, request: Any, context: Any) -> Any:
         await self._enter(request, context)
@@ -333,6 +349,7 @@ async def served() -> AsyncIterator[tuple[Backend, str]]:
         embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server,
         model_service_pb2_grpc.add_ModelServiceServicer_to_server,
         policy_service_pb2_grpc.add_PolicyServiceServicer_to_server,
+        routing_service_pb2_grpc.add_RoutingServiceServicer_to_server,
         answer_service_pb2_grpc.add_AnswerServiceServicer_to_server,
         collection_service_pb2_grpc.add_CollectionServiceServicer_to_server,
         document_service_pb2_grpc.add_DocumentServiceServicer_to_server,

@@ -13,7 +13,7 @@ import penstock
 import pytest
 from penstock.connection import repeatable
 from penstock.experiments.v1 import experiment_pb2, outcome_pb2
-from penstock.inference.v1 import generation_pb2, generation_service_pb2, model_pb2, policy_pb2
+from penstock.inference.v1 import generation_pb2, generation_service_pb2, model_pb2, policy_pb2, routing_service_pb2
 from penstock.retrieval.v1 import document_pb2, search_pb2
 
 from tests.integration.client.conftest import Face, new_client, rich_status
@@ -90,6 +90,17 @@ async def test_the_policy_and_priorities(face: Face, backend: Backend) -> None:
     assert backend.requests[-1].priority == generation_pb2.PRIORITY_BULK
     await face.call("generate", "hi", cache="bypass")
     assert backend.requests[-1].cache == generation_pb2.CACHE_MODE_BYPASS
+
+
+async def test_feedback_and_what_it_has_taught(face: Face, backend: Backend) -> None:
+    assert await face.call("record_feedback", "r1", 0.0)
+    assert (backend.requests[-1].request_id, backend.requests[-1].reward) == ("r1", 0)
+    assert backend.requests[-1].HasField("reward")
+    assert backend.requests[-1].source == routing_service_pb2.FEEDBACK_SOURCE_USER
+    await face.call("record_feedback", "r1", 1.0, is_persons=False)
+    assert backend.requests[-1].source == routing_service_pb2.FEEDBACK_SOURCE_EVALUATOR
+    assert [one.alias for one in await face.call("routing", "auto")] == ["auto"]
+    assert (await face.call("calibrate_routing", "auto")).fit == "f"
 
 
 async def test_lists_go_through_all_pages(face: Face, backend: Backend) -> None:
