@@ -7,6 +7,7 @@ import json
 import random
 import statistics
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from services.inference.auto.chooser import Candidate, Chooser
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chooser = Chooser(lambda _: fitted)
     for name, question in QUESTIONS.items():
         generation = asked(question)
-        looking, _ = microseconds(lambda generation=generation: features_of(generation), given.times)
+        looking, _ = microseconds(partial(features_of, generation), given.times)
         row = [f"{looking:.0f} us"]
         for routing in (Routing(Strategy.COMPLEXITY, target=0.8), Routing(Strategy.FEEDBACK)):
 

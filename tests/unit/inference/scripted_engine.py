@@ -33,6 +33,7 @@ class ScriptedEngine:
         self.texts: Sequence[str] = ("Water ", "flows.")
         self.failure: Failure | None = None
         self.usage = Usage(7, 2, UsageSource.REPORTED)
+        self.finish_reason = FinishReason.STOP
         self.asked: list[Generation] = []
         self.probes = 0
         self.is_closed_early = False
@@ -51,7 +52,7 @@ class ScriptedEngine:
         self.is_closed_early = False
         if self.failure is not None:
             raise self.failure
-        yield End(FinishReason.STOP, self.usage)
+        yield End(self.finish_reason, self.usage)
 
     async def embed(self, model: str, inputs: Sequence[str]) -> Embeddings:  # noqa: ARG002 - one model only
         if self.failure is not None:

@@ -17,7 +17,7 @@ from services.inference.auto.chooser import Chooser
 from services.inference.auto.decision import Why
 from services.inference.auto.records import Ending, Record, key_of
 from services.inference.caching import CachedInference
-from services.inference.engine import Capability, Delta, End, FinishReason, Generation, Message, Passage, Role
+from services.inference.engine import Capability, FinishReason, Generation, Message, Passage, Role
 from services.inference.form import Form, Tool
 from services.inference.generation import Assignment, Finished, Request, Started
 from services.inference.inference import Inference
@@ -194,13 +194,7 @@ async def test_a_server_that_is_away_says_nothing_of_its_model(bench: Bench) -> 
     [(FinishReason.LENGTH, Ending.CUT), (FinishReason.CONTENT_FILTER, Ending.WITHHELD), (FinishReason.TOOL_CALLS, Ending.WELL)],
 )
 async def test_how_it_ended_is_recorded(bench: Bench, reason: FinishReason, ending: Ending) -> None:
-    engine = bench.engines["small"]
-
-    async def generate(_: Generation) -> AsyncGenerator[Delta | End, None]:
-        yield Delta("x")
-        yield End(reason, engine.usage)
-
-    engine.generate = generate  # type: ignore[method-assign, assignment] - this engine ends in another way
+    bench.engines["small"].finish_reason = reason
     await events_of(bench.inference().stream(asked()))
     assert [one.ending for one in bench.recorded] == [ending]
 
