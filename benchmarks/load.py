@@ -195,7 +195,6 @@ async def drive(plan: Plan) -> Tally:
 
 def summary(tally: Tally, seconds: float) -> dict[str, float | int | str]:
     """The figures of a run that measured for `seconds`."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
     figures: dict[str, float | int | str] = {
         "requests": len(tally.latencies),
         "rate": round(len(tally.latencies) / seconds, 1),
@@ -203,13 +202,31 @@ def summary(tally: Tally, seconds: float) -> dict[str, float | int | str]:
         "answers": tally.answers,
         "errors": tally.errors,
         "error": tally.error,
-        "client_cpu_s": round(used.ru_utime + used.ru_stime, 2),
+        "client_cpu_s": processor_seconds(),
     }
     for name, values in (("latency", tally.latencies), ("first_byte", tally.first_byte), ("first_token", tally.first_token)):
         ordered = sorted(values)
         for percent in (50, 95, 99):
             figures[f"{name}_p{percent}_ms"] = round(percentile(ordered, percent) * 1000, 4)
     return figures
+
+
+def processor_seconds() -> float:
+    """Processor time that this process has used: a client that is busy all the time measures itself."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return round(used.ru_utime + used.ru_stime, 2)
+
+
+def request_of(url: str, body: str, accept: str) -> bytes:
+    """The bytes of a request: a POST of JSON, or a GET without a body."""
+    target, data = urlsplit(url), body.encode()
+    lines = (
+        f"{'POST' if data else 'GET'} {target.path or '/'} HTTP/1.1",
+        f"host: {target.netloc}",
+        f"accept: {accept}",
+        *((f"content-length: {len(data)}", "content-type: application/json") if data else ()),
+    )
+    return "\r\n".join((*lines, "", "")).encode() + data
 
 
 def percentile(ordered: list[float], percent: float) -> float:
@@ -230,17 +247,10 @@ def main() -> None:
     parser.add_argument("--warm-up", type=float, default=0.5)
     given = parser.parse_args()
     target = urlsplit(given.url)
-    body = given.body.encode()
-    lines = (
-        f"{'POST' if body else 'GET'} {target.path or '/'} HTTP/1.1",
-        f"host: {target.netloc}",
-        f"accept: {given.accept}",
-        *((f"content-length: {len(body)}", "content-type: application/json") if body else ()),
-    )
     plan = Plan(
         host=target.hostname or "127.0.0.1",
         port=target.port or 80,
-        request="\r\n".join((*lines, "", "")).encode() + body,
+        request=request_of(given.url, given.body, given.accept),
         expect=given.expect.encode(),
         token=given.token.encode(),
         connections=given.connections,

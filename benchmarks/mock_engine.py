@@ -1,8 +1,9 @@
 """An OpenAI-compatible engine that answers at once, so that what is measured in front of it is not the engine.
 
 `python -m benchmarks.mock_engine [--port PORT]` prints `listening on PORT` and serves until it is ended. It offers the model
-`mock`. A message may hold `tokens=N` (default 20) and `period_ms=P` (default 0: all tokens in one write). Each token holds one
-`~`, so that a client can count them.
+`mock`. A message may hold `tokens=N` (default 20), `period_ms=P` (default 0: all tokens at once), `write=W` (tokens a write
+where there is no period; default all) and `stream_id=N`. Each token holds one `~`, so that a client can count them. /gone tells
+by `stream_id` when a stream's client was found to have left before its end, in seconds on the machine's monotonic clock.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import uvloop
 
 _TOKENS: Final = re.compile(rb"tokens=(\d+)")
 _PERIOD: Final = re.compile(rb"period_ms=([\d.]+)")
+_WRITE: Final = re.compile(rb"write=(\d+)")
+_ID: Final = re.compile(rb"stream_id=(\d+)")
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.IGNORECASE)
 _HEAD: Final = {"id": "chatcmpl-mock", "created": 1_700_000_000, "model": "mock"}
 _STREAM_HEAD: Final = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -28,6 +31,9 @@ _MODELS: Final = {"object": "list", "data": [{"id": "mock", "object": "model", "
 class _Request(msgspec.Struct):
     stream: bool = False
 
+
+# When the clients left of streams that were told a number.
+_gone: Final[dict[str, float]] = {}
 
 _decode = msgspec.json.Decoder(_Request).decode
 
@@ -39,7 +45,8 @@ class Engine(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._input = b""
         self._transport: asyncio.Transport | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._stream_id = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keeps the transport."""
@@ -51,6 +58,8 @@ class Engine(asyncio.Protocol):
         self._transport = None
         if self._timer is not None:
             self._timer.cancel()
+            if self._stream_id:
+                _gone[self._stream_id] = time.monotonic()
 
     def data_received(self, data: bytes) -> None:
         """Answers as soon as a request is whole."""
@@ -72,19 +81,50 @@ class Engine(asyncio.Protocol):
         if path.endswith(b"/models"):
             self._write(_document(_MODELS))
         elif path.endswith(b"/chat/completions"):
-            tokens, period = _TOKENS.search(body), _PERIOD.search(body)
-            self._complete(int(tokens[1]) if tokens else 20, float(period[1]) / 1000 if period else 0.0, body)
+            self._complete(body)
+        elif path.endswith(b"/gone"):
+            self._write(_document(_gone))
+        elif path.startswith(b"/health"):
+            # Routers want to know before they send anything.
+            self._write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
         else:
             self._write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
 
-    def _complete(self, tokens: int, period: float, body: bytes) -> None:
+    def _complete(self, body: bytes) -> None:
+        tokens, period, at_once = (
+            int(_told(_TOKENS, body, b"20")),
+            float(_told(_PERIOD, body, b"0")) / 1000,
+            _WRITE.search(body),
+        )
+        self._stream_id = _told(_ID, body, b"").decode()
         if not _decode(body).stream:
-            self._write(_completion(tokens))
-        elif not period:
+            if period:
+                # As long as a stream takes, whose end comes a period after its last token.
+                self._timer = self._loop.call_later(period * (tokens + 1), self._after, _completion(tokens))
+            else:
+                self._write(_completion(tokens))
+        elif period:
+            self._write(_STREAM_HEAD + _event("", role="assistant"))
+            self._token_after(period, time.monotonic(), 0, tokens)
+        elif at_once is None:
             self._write(_whole_stream(tokens))
         else:
             self._write(_STREAM_HEAD + _event("", role="assistant"))
-            self._token_after(period, time.monotonic(), 0, tokens)
+            self._some(int(at_once[1]), 0, tokens)
+
+    def _after(self, data: bytes) -> None:
+        self._timer = None
+        self._write(data)
+        self._next()
+
+    def _some(self, at_once: int, sent: int, tokens: int) -> None:
+        """As fast as the event loop turns, so that each write reaches the socket on its own."""
+        now = min(at_once, tokens - sent)
+        if now:
+            self._write(_event(" t~ken") * now)
+            self._timer = self._loop.call_soon(self._some, at_once, sent + now, tokens)
+        else:
+            self._after(_stream_tail(tokens))
 
     def _token_after(self, period: float, began: float, sent: int, tokens: int) -> None:
         """Paces by the start of the stream, so that a late token does not delay those after it."""
@@ -103,6 +143,11 @@ class Engine(asyncio.Protocol):
     def _write(self, data: bytes) -> None:
         if self._transport is not None:
             self._transport.write(data)
+
+
+def _told(what: re.Pattern[bytes], body: bytes, otherwise: bytes) -> bytes:
+    found = what.search(body)
+    return found[1] if found else otherwise
 
 
 def _document(document: object) -> bytes:

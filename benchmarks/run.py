@@ -40,7 +40,9 @@ def main() -> None:
     run("First `make run`", "benchmarks.startup", "--fresh")
     run("Starts and memory", "benchmarks.startup")
     run("The way through the gateway", "benchmarks.gateway_latency")
+    run("Routing decisions", "benchmarks.routing_decisions")
     run("Beside others", "benchmarks.references")
+    run("What one machine serves", "benchmarks.throughput")
     run_search(judged)
 
 
