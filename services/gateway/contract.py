@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PACKAGE: Final = "penstock."
 _VARIABLE = re.compile(r"\{([a-z0-9_.]+)(?:=([^}]*))?\}")
+_RAW: Final = httpbody_pb2.HttpBody.DESCRIPTOR.full_name
 # What an error's details may hold; without these descriptors the transcoder would answer errors with empty bodies.
 _ERROR_FILES: Final = (any_pb2, duration_pb2, status_pb2, error_details_pb2)
 
@@ -41,6 +42,8 @@ class Rpc:
     server_streaming: bool
     raw: bool
     """Whether the response is a google.api.HttpBody, passed on as it is."""
+    raw_body: bool
+    """Whether the request is a stream of google.api.HttpBody: a body of any size and type, passed on as it comes."""
 
     @property
     def backend(self) -> str:
@@ -149,7 +152,9 @@ class Contract:
                     client_streaming=method.client_streaming,
                     server_streaming=method.server_streaming,
                     raw=self._field_type(method.output_type.removeprefix("."), one.response_body)
-                    == httpbody_pb2.HttpBody.DESCRIPTOR.full_name,
+                    == _RAW,
+                    raw_body=method.client_streaming
+                    and self._field_type(method.input_type.removeprefix("."), one.body) == _RAW,
                 )
             )
         return bindings

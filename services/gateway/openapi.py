@@ -25,6 +25,7 @@ The REST face of penstock's typed gRPC API.
 - `x-request-id` is taken from the request or made, and is returned with every response.
 - Where the gateway has API keys, send one as `authorization: Bearer <key>` or as `x-api-key: <key>`.
 """
+_STRUCT: Final = ".google.protobuf.Struct"
 _REASONS: Final = "penstock.errors.v1.ErrorReason"
 _ERROR: Final = {"$ref": "#/components/responses/Error"}
 _OPENAI_ERROR: Final = {"$ref": "#/components/responses/OpenAIError"}
@@ -80,6 +81,9 @@ def _operation(schemas: Schemas, rpc: Rpc) -> dict[str, Any]:
     for field in message.field:
         if field.name not in bound and (rpc.body == "*" or field.name in body_fields):
             continue
+        if rpc.raw_body and field.type_name == _STRUCT:
+            # An object has no place in a query.
+            continue
         schema = schemas.field(rpc.input_type, field)
         parameter: dict[str, Any] = {
             "name": field.name,
@@ -92,7 +96,9 @@ def _operation(schemas: Schemas, rpc: Rpc) -> dict[str, Any]:
         parameters.append(parameter)
     if parameters:
         operation["parameters"] = parameters
-    if rpc.body:
+    if rpc.raw_body:
+        operation["requestBody"] = {"required": True, "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}
+    elif rpc.body:
         schema = _body(schemas, rpc, bound)
         named = schemas.components.get(schema.get("$ref", "").rpartition("/")[2], schema)
         operation["requestBody"] = {

@@ -42,10 +42,13 @@ def build_routes(settings: GatewaySettings, contract: Contract, pages: Sequence[
             _preflight(),
             *(route for page in pages for route in _page(page)),
             _to("/docs/", "/docs"),
+            # What takes bodies of any size is not asked for theirs.
+            *(route for rpc in contract.rpcs if rpc.raw_body for route in _rest(settings, rpc)),
             *_oversized(settings),
             *(_grpc(f"/{package}.", package.split(".")[1]) for package in contract.packages),
             *(_grpc(prefix, ANY_BACKEND) for prefix in _REFLECTION),
-            *(route for rpc in contract.rpcs for route in _rest(settings, rpc)),
+            # Envoy tries one route after the other: exact paths, which cost least and are asked for most, come first.
+            *(route for rpc in sorted(contract.rpcs, key=_cost) if not rpc.raw_body for route in _rest(settings, rpc)),
             *_refusals(settings, contract.rpcs, pages),
             *_refuse(settings, route_components_pb2.RouteMatch(prefix="/"), 404),
         ],
@@ -110,6 +113,11 @@ def _grpc(prefix: str, cluster: str) -> Any:
     return route
 
 
+def _cost(rpc: Rpc) -> tuple[bool, int]:
+    """The longest pattern comes first, so that `{ingestion}:watch` is not taken for an ingestion's id."""
+    return bool(rpc.pattern), -len(rpc.template)
+
+
 def _rest(settings: GatewaySettings, rpc: Rpc) -> list[Any]:
     if not rpc.server_streaming or rpc.raw:
         framings: Mapping[str, str] = {"": filters.JSON}
@@ -118,12 +126,15 @@ def _rest(settings: GatewaySettings, rpc: Rpc) -> list[Any]:
     routes = []
     for accept, transcoder in framings.items():
         match = _match(rpc, [header_is(":method", rpc.verb)])
-        if rpc.body:
+        if rpc.body and not rpc.raw_body:
             match.headers.append(header_matches("content-type", _JSON_BODY))
         if accept:
             match.headers.append(header_contains("accept", accept))
         route = _route(match)
-        if rpc.server_streaming:
+        if rpc.raw_body:
+            # It takes as long as its sender needs, but may not pause for ever.
+            _forward(route, rpc.backend, timeout=0, idle=settings.stream_idle_timeout)
+        elif rpc.server_streaming:
             _forward(route, rpc.backend, timeout=0, idle=settings.stream_idle_timeout)
             route.response_headers_to_add.extend(set_header(name, value) for name, value in _UNBUFFERED.items())
         else:
@@ -150,7 +161,7 @@ def _refusals(settings: GatewaySettings, rpcs: Sequence[Rpc], pages: Sequence[Pa
     for template in sorted(by_path, key=len, reverse=True):
         group = by_path[template]
         for rpc in group:
-            if rpc.body:
+            if rpc.body and not rpc.raw_body:
                 routes += _refuse(settings, _match(rpc, [header_is(":method", rpc.verb)]), 415)
         allow = ", ".join(sorted({rpc.verb for rpc in group}))
         routes += _refuse(settings, _match(group[0], []), 405, {"allow": allow})

@@ -105,7 +105,7 @@ def test_every_rpc_is_routed_to_its_service(settings: GatewaySettings, rpc: Any)
     assert first.route.cluster == rpc.backend == rpc.service.split(".")[1]
     assert filters.JSON in first.typed_per_filter_config
     unlimited = first.route.timeout.ToSeconds() == 0
-    assert unlimited is rpc.server_streaming
+    assert unlimited is (rpc.server_streaming or rpc.raw_body)
     assert first.route.idle_timeout.ToSeconds() > 0 or not rpc.server_streaming
 
 
