@@ -18,8 +18,9 @@ from services.inference.routing import left_alone
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
+    from services.inference.backends import Backend, Lease
     from services.inference.engine import Embeddings, Event, Generation
-    from services.inference.routing import Backend, Lease, Route, Router
+    from services.inference.routing import Route, Router
 
 _T = TypeVar("_T")
 

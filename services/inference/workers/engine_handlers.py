@@ -9,8 +9,8 @@ import grpc
 import grpc.aio
 
 from services.chassis.errors import Failure, Reason
+from services.inference.backends import Roomy
 from services.inference.engine import Delta
-from services.inference.routing import Roomy
 from services.inference.tokenization import Tokenizes
 from services.inference.workers import frames
 

@@ -17,7 +17,8 @@ from tests.unit.inference.scripted_engine import ScriptedEngine, embedder, extra
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from services.inference.routing import Backend, Route
+    from services.inference.backends import Backend
+    from services.inference.routing import Route
 
 
 WITH_PASSAGES = Generation("", (Message(Role.USER, "What is it?"),), (Passage("It is water."),))
