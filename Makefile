@@ -70,6 +70,12 @@ $(VLLM)/.installed: tests/contract/engines/vllm-requirements.txt
 # One server after the other: each takes 2.5 GB of memory. A server that runs already serves for the tests of what writes.
 VLLM_TESTS := VLLM_PYTHON=$(VLLM)/bin/python $(BIN)/pytest tests/contract/engines --timeout 600
 
+# vLLM in the service's own process needs one environment for both. AsyncLLM lives on one event loop, so all of its tests share one.
+ASYNC_LLM := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1 VLLM_IN_PROCESS=1 PYTHONPATH=protos/python
+ASYNC_LLM_TESTS := $(ASYNC_LLM) $(VLLM)/bin/python -m pytest --timeout 240 -p no:cacheprovider -o filterwarnings=default \
+	-o asyncio_default_test_loop_scope=session -o asyncio_default_fixture_loop_scope=session \
+	$(addprefix tests/contract/engines/test_,engine_contract.py forms.py tokens.py async_llm.py) -k "async_llm or vllm-async"
+
 .PHONY: test-vllm
 ifdef VLLM_BASE_URL
 test-vllm: .venv/.dev
@@ -78,6 +84,7 @@ else
 test-vllm: .venv/.dev $(VLLM)/.installed ## Test against a real vLLM, installed for it, or against the one at VLLM_BASE_URL
 	$(VLLM_TESTS) -k "vllm and not minilm"
 	$(VLLM_TESTS) -k "vllm and minilm"
+	$(ASYNC_LLM_TESTS)
 endif
 
 .venv/.fuzz: .venv/.dev

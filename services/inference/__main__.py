@@ -159,7 +159,8 @@ async def _lender(settings: InferenceSettings, stack: AsyncExitStack, lifecycle:
 
 
 def _house(settings: InferenceSettings) -> House:
-    return House(settings.data_dir / "workers", settings.worker, settings.workers, settings.engines_address)
+    vllm = bool(settings.vllm_model) and find_spec("vllm") is not None
+    return House(settings.data_dir / "workers", settings.worker, settings.workers, settings.engines_address, vllm)
 
 
 async def _models(settings: InferenceSettings, engines: Sequence[Engine], stack: AsyncExitStack) -> Models:

@@ -1,6 +1,7 @@
 """Answers again what has been answered: repeatable generations, and vectors.
 
-What is asked for in the same words is found by its key; the same question in other words by the semantic cache, if there is one.
+What is asked for in the same words is found by its key; the same question in other words by the semantic cache, where
+there is one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from penstock.assignment import RequestType
+from penstock.exposures import Execution
 
 from services.chassis.call import current_call
 from services.chassis.errors import Failure
@@ -19,6 +21,7 @@ from services.inference.cache_keys import is_repeatable, response_key, scope_key
 from services.inference.engine import Delta, FinishReason
 from services.inference.flights import Flights
 from services.inference.generation import CacheMode, Finished, Started, assignment_of
+from services.inference.inference import executed
 from services.inference.replays import Asked, Kept, joined, read, replayed, ridden, written
 from services.inference.semantic.questions import marks_of, question_of
 
@@ -132,18 +135,33 @@ class CachedInference:
         return Asked(shaped, treatment, model, key, route.alias, route.decision, question, of_question)
 
     async def _shared(self, asked: Asked) -> AsyncGenerator[Event, None]:
-        answering = (asked.model.name, asked.model.engine)
+        started: Started | None = None
+        finished: Finished | None = None
         try:
             async with aclosing(self._answer(asked)) as events:
                 async for event in events:
                     if isinstance(event, Started):
-                        answering = (event.model, event.engine)
+                        started = event
+                    elif isinstance(event, Finished):
+                        finished = event
                     yield event
         finally:
             # A cached answer is met like any other, and an aborted one too: see `Inference.stream`.
-            if self._assigner is not None and asked.treatment is not None:
-                model, engine = answering
-                self._assigner.expose(asked.treatment, request_id=asked.request.request_id, model=model, engine=engine)
+            self._expose(asked, started, finished)
+
+    def _expose(self, asked: Asked, started: Started | None, finished: Finished | None) -> None:
+        if self._assigner is None or asked.treatment is None:
+            return
+        planned = asked.model
+        model, engine = (started.model, started.engine) if started is not None else (planned.name, planned.engine)
+        attempts = finished.attempts if finished is not None else started.attempts if started is not None else ()
+        # Only the planned model's weights are known here.
+        digest = planned.fingerprint if (model, engine) == (planned.name, planned.engine) else ""
+        cached = started is not None and started.cached
+        execution = Execution(digest, cached=cached, attempts=() if cached else executed(attempts))
+        self._assigner.expose(
+            asked.treatment, request_id=asked.request.request_id, model=model, engine=engine, execution=execution
+        )
 
     async def _answer(self, asked: Asked) -> AsyncGenerator[Event, None]:
         arrived = time.monotonic()

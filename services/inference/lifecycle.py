@@ -119,7 +119,7 @@ class TakesAdapters(Protocol):
 
 
 # Which engines can, for messages.
-_LOAD: Final = "llamacpp, ollama and vLLM servers"
+_LOAD: Final = "llamacpp, ollama and vLLM"
 _PULL: Final = "ollama (OLLAMA_BASE_URL)"
 _DELETE: Final = "llamacpp and ollama"
 

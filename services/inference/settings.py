@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, SecretStr, model_validator
 
 from services.chassis.settings import ServerSettings
 from services.inference.memory import size_of
@@ -25,6 +25,18 @@ class InferenceSettings(ServerSettings):
         default="http://127.0.0.1:11434", description="where Ollama listens, several separated by commas; empty for none"
     )
     vllm_base_url: str = Field(default="", description="where vLLM servers listen, separated by commas; empty for none")
+    vllm_model: str = Field(
+        default="",
+        description="model to run by vLLM in this process, where it is installed: a folder, or a name on the Hugging Face hub",
+    )
+    vllm_served_name: str = Field(default="", description="what requests call it; the last part of VLLM_MODEL where not set")
+    vllm_max_model_len: int = Field(default=0, ge=0, description="most tokens of prompt and answer; 0 for what the model knows")
+    vllm_gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1, description="which part of the GPU's memory vLLM takes")
+    vllm_tensor_parallel_size: int = Field(default=1, ge=1, description="over how many GPUs vLLM spreads the model")
+    vllm_quantization: str = Field(default="", description="such as gptq, awq or fp8; empty for what the model's own files say")
+    vllm_options: dict[str, JsonValue] = Field(
+        default={}, description="other fields of vLLM's AsyncEngineArgs, as JSON, such as enable_lora: true"
+    )
     vllm_api_key: SecretStr = Field(default=SecretStr(""), description="key of the vLLM server, where it wants one")
     openai_base_url: str = Field(
         default="", description="where other OpenAI-compatible servers listen, separated by commas; empty for none"
@@ -81,7 +93,7 @@ class InferenceSettings(ServerSettings):
     semantic_cache_model: str = Field(default="all-minilm-l6-v2", description="the embedder that compares questions")
     semantic_cache_fingerprint: str = Field(
         default="",
-        description="fingerprint of the embedder that the threshold was found for, as ListModels tells it; needed with a threshold",
+        description="fingerprint of the embedder that the threshold was found for, as ListModels tells it",
     )
     semantic_cache_bytes: Size = Field(
         default=16 * 1024 * 1024,

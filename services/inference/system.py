@@ -68,6 +68,14 @@ def resident_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+def resident_bytes_of(pid: int) -> int:
+    """Memory that another process holds; 0 where it is gone."""
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0
+
+
 def memory_bytes(cgroup: Path = _CGROUP) -> tuple[int, int]:
     """All memory, and what could be taken without swapping: of the machine, or of the container where that allows less."""
     machine = psutil.virtual_memory()

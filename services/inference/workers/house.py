@@ -28,6 +28,7 @@ class House:
         worker: Which of the workers this one is, from 1.
         workers: How many there are.
         lender: host:port of the process that runs the embedded engines; used where there are several workers.
+        vllm: Whether vLLM is one of them.
 
     Attributes:
         rooms: Rooms for requests.
@@ -35,8 +36,9 @@ class House:
         channel: To that process; None where this one is alone.
     """
 
-    def __init__(self, folder: Path, worker: int, workers: int, lender: str) -> None:
+    def __init__(self, folder: Path, worker: int, workers: int, lender: str, vllm: bool = False) -> None:
         self._lender = lender
+        self._vllm = vllm
         self._seats = Seats(folder, worker - 1, workers) if workers > 1 else None
         self._stack = AsyncExitStack()
         self.rooms = Rooms(self._seats, workers)
@@ -49,6 +51,8 @@ class House:
             await self._stack.enter_async_context(self._seats)
             self.channel = await open_channel(self._stack, self._lender)
             self.borrowed = [BorrowedRoomyEngine("llamacpp", self.channel), BorrowedEngine("minilm", self.channel)]
+            if self._vllm:
+                self.borrowed.insert(0, BorrowedEngine("vllm", self.channel))
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.contract.engines.fixture_async_llm import Kept
 from tests.contract.engines.fixture_vllm import vllm_embedder, vllm_writer  # noqa: F401 - fixtures, found by name
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from tests.contract.engines.subject import Subject
@@ -21,6 +22,7 @@ CASES = {
     "openai-llamacpp": ("fixture_openai.open_llamacpp_server", ""),
     "vllm": ("fixture_vllm.open_writer", "VLLM_BASE_URL VLLM_PYTHON"),
     "vllm-minilm": ("fixture_vllm.open_embedder", "VLLM_PYTHON"),
+    "vllm-async": ("fixture_async_llm.open_writer", "VLLM_IN_PROCESS"),
     "ollama-written": ("fixture_ollama.open_written_server", ""),
     "anthropic-written": ("fixture_anthropic.open_written_server", ""),
     "ollama-real": ("fixture_ollama.open_real_server", "OLLAMA_BASE_URL"),
@@ -30,7 +32,14 @@ CASES = {
     "extractive-minilm": ("fixture_embedded.open_extractive_with_minilm", ""),
 }
 # Of servers that take long to start there is one a session: the fixture that gives its address. All others open in a folder.
-SERVED = {"vllm": "vllm_writer", "vllm-minilm": "vllm_embedder"}
+SERVED = {"vllm": "vllm_writer", "vllm-minilm": "vllm_embedder", "vllm-async": "async_llm"}
+
+
+@pytest.fixture(scope="session")
+def async_llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Kept, Path]]:
+    kept = Kept()
+    yield kept, tmp_path_factory.mktemp("async-llm")
+    kept.end()
 
 
 HERE = [case for case, (_, needed) in CASES.items() if not needed or any(map(os.environ.get, needed.split()))]

@@ -64,6 +64,11 @@ class Service:
             health: Any = health_pb2_grpc.HealthStub(channel)
             health.Check(health_pb2.HealthCheckRequest(), timeout=30, wait_for_ready=True)
 
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return self._process.pid
+
     def stop(self) -> int:
         """Tells it to stop; its exit status."""
         self._process.terminate()

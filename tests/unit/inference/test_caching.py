@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from penstock.assignment import RequestType, Treatment
+from penstock.exposures import Execution
 
 from services.chassis.cache.tiers import Lookups, Tiers
 from services.chassis.call import Call, enter_call
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from services.inference.generation import Completed, Event
 
 GREEDY = Sampling(temperature=0.0)
+
+
+PLAIN = Execution()
 
 
 class PatientEngine(ScriptedEngine):
@@ -61,6 +65,7 @@ class Assigner:
     """Gives every user the variant of their name, and keeps the exposures."""
 
     def __init__(self) -> None:
+        self.executions: list[Execution] = []
         self.exposed: list[tuple[str, str, str, str]] = []
 
     def assign(
@@ -74,8 +79,17 @@ class Assigner:
     ) -> Treatment | None:
         return Treatment(f"key of {request_id}", "e1", user, user, temperature=0.0) if user else None
 
-    def expose(self, treatment: Treatment, *, request_id: str, model: str = "", engine: str = "") -> None:
+    def expose(
+        self,
+        treatment: Treatment,
+        *,
+        request_id: str,
+        model: str = "",
+        engine: str = "",
+        execution: Execution = PLAIN,
+    ) -> None:
         self.exposed.append((treatment.variant, request_id, model, engine))
+        self.executions.append(execution)
 
 
 class Bench:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from penstock.assignment import PromptVersion, RequestType, Treatment
+from penstock.exposures import Execution
 
 from services.chassis.cache.tiers import Tiers
 from services.chassis.errors import Failure, Reason
@@ -27,6 +28,9 @@ SECOND = Content((Piece(Role.SYSTEM, "Please answer {{ whom }}."),), (Variable("
 QUESTION = (Message(Role.USER, "Why?"),)
 
 
+PLAIN = Execution()
+
+
 class Assigner:
     """Gives the users of the second version that one."""
 
@@ -42,7 +46,15 @@ class Assigner:
         version = PromptVersion("support", 2)
         return Treatment("key", "e", "b", user, prompt_version=version) if user == "second" else None
 
-    def expose(self, treatment: Treatment, *, request_id: str, model: str = "", engine: str = "") -> None:
+    def expose(
+        self,
+        treatment: Treatment,
+        *,
+        request_id: str,
+        model: str = "",
+        engine: str = "",
+        execution: Execution = PLAIN,
+    ) -> None:
         """Records nothing."""
 
 

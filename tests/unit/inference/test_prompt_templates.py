@@ -119,7 +119,16 @@ JSON = st.recursive(
 )
 PIECES = st.sampled_from(
     [
-        *("{{ a }}", "{{ b.a }}", "{{ a|join('-') }}", "{{ c[0] }}", "{% for x in a %}", "{{ x }}", "{% endfor %}", "{% if b %}"),
+        *(
+            "{{ a }}",
+            "{{ b.a }}",
+            "{{ a|join('-') }}",
+            "{{ c[0] }}",
+            "{% for x in a %}",
+            "{{ x }}",
+            "{% endfor %}",
+            "{% if b %}",
+        ),
         *("{% endif %}", "{% else %}", "text", "{{", "%}", "{{ a|length }}", "{{ b|tojson }}", "{{ a == b }}", "{{ a < c }}"),
     ]
 )
