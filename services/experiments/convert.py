@@ -12,6 +12,7 @@ from penstock.assigner import settings_of
 from penstock.assignment import Arm, RequestType, Unit
 from penstock.audience import Condition, Exclusion, Operator
 from penstock.experiments.v1 import assignment_service_pb2, experiment_pb2
+from penstock.exposures import ExecutedAttempt, Execution
 
 from services.chassis.errors import invalid_field
 from services.experiments.convert_plan import metric_from_proto, metric_to_proto, plan_from_proto, plan_to_proto
@@ -203,6 +204,14 @@ def exposure_from_proto(index: int, message: assignment_pb2.Exposure) -> Exposur
         request_id=message.request_id,
         model=message.model,
         engine=message.engine,
+        execution=Execution(
+            message.model_digest,
+            tuple(message.indexes),
+            message.cached,
+            tuple(
+                ExecutedAttempt(one.backend, one.model, one.outcome, one.output_tokens, one.seconds) for one in message.attempts
+            ),
+        ),
     )
 
 

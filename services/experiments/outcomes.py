@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from penstock.assignment import Arm, Plan
+    from penstock.exposures import Execution
 
     from services.experiments.store import Store
 
 # Sums of as many outcomes as any table holds stay finite below it.
 MOST_VALUE: Final = 1e290
 _KNOWN: Final = 1000
+_MOST_EXECUTED: Final = 32
 _MOST: Final = {"exposure": 128, "unit_id": 256, "request_id": 256, "model": 256, "engine": 64}
 
 
@@ -171,6 +174,7 @@ def _check_exposure(index: int, exposure: Exposure) -> None:
         check_text(f"{field}.{name}", text)
         if len(text) > most:
             raise invalid_field(f"{field}.{name}", f"has {len(text)} characters; the most is {most}")
+    _check_execution(field, exposure.execution)
     for name in ("exposure", "unit_id"):
         if not getattr(exposure, name):
             raise invalid_field(f"{field}.{name}", "is empty; it must name something")
@@ -178,6 +182,21 @@ def _check_exposure(index: int, exposure: Exposure) -> None:
     expected = assignment_key(exposure.experiment, exposure.variant, exposure.unit_id)
     if key is None or exposure.assignment != expected:
         raise _unknown_assignment(f"{field}.assignment", exposure.assignment)
+
+
+def _check_execution(field: str, execution: Execution) -> None:
+    for name, count in (("indexes", len(execution.indexes)), ("attempts", len(execution.attempts))):
+        if count > _MOST_EXECUTED:
+            raise invalid_field(f"{field}.{name}", f"has {count} entries; the most is {_MOST_EXECUTED}")
+    texts = [execution.model_digest, *execution.indexes]
+    for attempt in execution.attempts:
+        texts += [attempt.backend, attempt.model, attempt.outcome]
+        if not math.isfinite(attempt.seconds):
+            raise invalid_field(f"{field}.attempts", f"took {attempt.seconds} seconds; name a finite number")
+    for text in texts:
+        check_text(f"{field}.attempts", text)
+        if len(text) > _MOST["model"]:
+            raise invalid_field(f"{field}.attempts", f"holds {len(text)} characters; the most is {_MOST['model']}")
 
 
 def _key_of(index: int, measurement: Measurement) -> AssignmentKey:

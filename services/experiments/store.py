@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
+from penstock.exposures import Execution
+
 from services.experiments.analysis import Evidence
 from services.experiments.experiments import NOBODY
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from services.experiments.experiments import Author, Change, Experiment, Page, Promotion
 
 
+PLAIN: Final = Execution()
 # Squares of larger outcomes, summed up, would not fit into a number.
 MOST_SQUARED: Final = 1e140
 
@@ -54,7 +57,7 @@ class ChangePage:
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """That a unit met its variant. `exposure` is the idempotency key."""
+    """That a unit met its variant. `exposure` is the idempotency key, `execution` what was really executed."""
 
     exposure: str
     assignment: str
@@ -65,6 +68,7 @@ class Exposure:
     request_id: str = ""
     model: str = ""
     engine: str = ""
+    execution: Execution = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +102,16 @@ class Tally:
         outcomes: By variant and metric.
         evidence: The outcomes between units, for the analysis.
         seen: The same of what had been recorded by the look that was asked for.
+        fell_back: By variant: different units of which at least one request fell back to another model, or failed.
+        served: The evidence without those units; None where there are none.
     """
 
     exposures: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     outcomes: Mapping[tuple[str, str], OutcomeTally] = field(default_factory=dict)
     evidence: Evidence = field(default_factory=Evidence)
     seen: Evidence = field(default_factory=Evidence)
+    fell_back: Mapping[str, int] = field(default_factory=dict)
+    served: Evidence | None = None
 
 
 class Store(Protocol):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from penstock.assignment import RequestType
+from penstock.exposures import ExecutedAttempt, Execution
 
 from services.chassis.call import current_call
 from services.chassis.errors import Failure, Reason
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from services.inference.routing import Route
 
 _ROOM: Final = 512
+# Attempts that an exposure keeps, the last ones.
+_KEPT: Final = 32
 # No share of it is anyone's own: requests to embed have no class.
 _EMBEDDING: Final = Class(reserved=0, queue=512, queue_seconds=60.0, patience=30.0)
 EMBEDDING_ROOM: Final = (64, dict.fromkeys(Priority, _EMBEDDING))
@@ -56,8 +60,10 @@ class Assigner(Protocol):
     ) -> Treatment | None:
         """What the request's unit gets; None where no experiment matches."""
 
-    def expose(self, treatment: Treatment, *, request_id: str, model: str = "", engine: str = "") -> None:
-        """Records that the unit met its variant."""
+    def expose(
+        self, treatment: Treatment, *, request_id: str, model: str = "", engine: str = "", execution: Execution = ...
+    ) -> None:
+        """Records that the unit met its variant, and what was really executed."""
 
 
 class Inference:
@@ -205,21 +211,36 @@ class Inference:
     ) -> None:
         """Tells the experiments and the records what became of a request: what was opened, its tokens so far, and its end."""
         # Also when the variant failed or was aborted: an exposure that depends on the outcome would bias the comparison.
-        self._expose(treatment, request, dispatch.last.found if dispatch.last else None)
-        if dispatch.route is None or dispatch.route.decision is None:
-            return
         opened, tokens, end = course
         attempts = list(dispatch.attempts)
         if opened is not None:
             attempts.append(attempt_of(opened.lease, Outcome.ANSWERED, None, tokens))
+        self._expose(treatment, request, dispatch.last.found if dispatch.last else None, _ended(attempts, end))
+        if dispatch.route is None or dispatch.route.decision is None:
+            return
         for record in told_by(tenant, request.request_id, dispatch.route, attempts, end):
             self._record(record)
 
-    def _expose(self, treatment: Treatment | None, request: Request, found: Found | None) -> None:
+    def _expose(self, treatment: Treatment | None, request: Request, found: Found | None, attempts: Sequence[Attempt]) -> None:
         if self._assigner is None or treatment is None:
             return
-        model, engine = (found.model.name, found.model.engine) if found else ("", "")
-        self._assigner.expose(treatment, request_id=request.request_id, model=model, engine=engine)
+        model, engine, digest = (found.model.name, found.model.engine, found.model.fingerprint) if found else ("", "", "")
+        execution = Execution(digest, attempts=executed(attempts))
+        self._assigner.expose(treatment, request_id=request.request_id, model=model, engine=engine, execution=execution)
+
+
+def _ended(attempts: Sequence[Attempt], end: FinishReason | Failure | None) -> Sequence[Attempt]:
+    """With the last one broken where it began to answer and then failed."""
+    if not attempts or not isinstance(end, Failure) or attempts[-1].outcome is not Outcome.ANSWERED:
+        return attempts
+    return (*attempts[:-1], replace(attempts[-1], outcome=Outcome.BROKEN))
+
+
+def executed(attempts: Sequence[Attempt]) -> tuple[ExecutedAttempt, ...]:
+    """Attempts as an exposure keeps them."""
+    return tuple(
+        ExecutedAttempt(one.backend, one.model, one.outcome.name, one.output_tokens, one.seconds) for one in attempts[-_KEPT:]
+    )
 
 
 async def completed(events: AsyncGenerator[Event, None], alternatives: int) -> Completed:

@@ -17,7 +17,7 @@ from penstock.assignment import HASH_VERSIONS, Arm, Plan, PromptVersion, Request
 from penstock.audience import EVERYONE, Audience, Condition, Operator, held_out
 from penstock.experiments.v1 import assignment_pb2, assignment_service_pb2, experiment_pb2
 from penstock.experiments.v1.assignment_service_pb2_grpc import AssignmentServiceStub
-from penstock.exposures import ExposureBuffer
+from penstock.exposures import Execution, ExposureBuffer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -36,6 +36,7 @@ _UNITS: Final = {
 _OPERATORS: Final = frozenset(operator.value for operator in Operator)
 _VARIANT_SETTINGS: Final[tuple[Literal["model", "prompt", "top_k"], ...]] = ("model", "prompt", "top_k")
 _SAMPLING_SETTINGS: Final[tuple[Literal["temperature", "top_p", "max_tokens"], ...]] = ("temperature", "top_p", "max_tokens")
+_PLAIN: Final = Execution()
 _NO_ATTRIBUTES: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -142,7 +143,15 @@ class Assigner:
                 layers.append(plan.audience.layer)
         return combine(met, self._promoted.get(request_type))
 
-    def expose(self, treatment: Treatment, *, request_id: str, model: str = "", engine: str = "") -> None:
+    def expose(
+        self,
+        treatment: Treatment,
+        *,
+        request_id: str,
+        model: str = "",
+        engine: str = "",
+        execution: Execution = _PLAIN,
+    ) -> None:
         """Notes that the request has really met the treatment, with the model and engine that answered. Never blocks."""
         if not treatment.assignment:
             return
@@ -154,6 +163,11 @@ class Assigner:
                 request_id=request_id,
                 model=model,
                 engine=engine,
+                model_digest=execution.model_digest[:256],
+                indexes=execution.indexes,
+                cached=execution.cached,
+                attempts=[assignment_pb2.ExecutedAttempt(**attempt._asdict()) for attempt in execution.attempts],
+                fell_back=execution.fell_back,
             )
             exposure.event_time.FromNanoseconds(time.time_ns())
             self.exposures.add(exposure)

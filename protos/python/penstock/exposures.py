@@ -7,8 +7,9 @@ import logging
 import random
 import time
 from collections import deque
+from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import grpc
 import grpc.aio
@@ -37,6 +38,41 @@ _FINAL_CODES: Final = frozenset(
         grpc.StatusCode.OUT_OF_RANGE,
     }
 )
+
+
+class ExecutedAttempt(NamedTuple):
+    """One attempt at one backend: `outcome` is ANSWERED, FAILED before the first content, or BROKEN after it."""
+
+    backend: str
+    model: str
+    outcome: str
+    output_tokens: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What was really executed for a request.
+
+    Attributes:
+        model_digest: What identifies the weights that answered; empty where the engine tells nothing.
+        indexes: The versions of the collections that were searched, each as `<collection>@<version>`.
+        cached: Whether the answer came from a cache.
+        attempts: What was tried, in order, the one that answered last.
+    """
+
+    model_digest: str = ""
+    indexes: tuple[str, ...] = ()
+    cached: bool = False
+    attempts: tuple[ExecutedAttempt, ...] = ()
+
+    @property
+    def fell_back(self) -> bool:
+        """Whether another model than the first one asked answered, or none."""
+        if not self.attempts:
+            return False
+        first, last = self.attempts[0], self.attempts[-1]
+        return last.model != first.model or last.outcome != "ANSWERED"
 
 
 class ExposureBuffer:

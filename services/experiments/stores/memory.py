@@ -171,12 +171,16 @@ class MemoryStore:
         units = Counter(variant for variant, _ in {(one.variant, one.unit_id) for one in exposed})
         own = [one for one in self._outcomes.values() if one.experiment == experiment]
         measured = _by_metric(own)
+        fallen = {one.assignment for one in exposed if one.execution.fell_back}
+        served = _by_metric(one for one in own if one.assignment not in fallen)
         seen = {} if look is None else _by_metric(one for one in own if self._recorded[one.outcome] <= look)
         return Tally(
             exposures={variant: (count, units[variant]) for variant, count in counts.items()},
             outcomes={key: _tally(outcomes) for key, outcomes in measured.items()},
             evidence=Evidence({key: _moments(outcomes) for key, outcomes in measured.items()}),
             seen=Evidence({key: _moments(outcomes) for key, outcomes in seen.items()}),
+            fell_back=Counter(variant for variant, _ in {(o.variant, o.unit_id) for o in exposed if o.execution.fell_back}),
+            served=Evidence({key: _moments(outcomes) for key, outcomes in served.items()}) if fallen else None,
         )
 
 

@@ -19,6 +19,7 @@ from services.experiments.stores.postgres_rows import (
     change_of,
     conclusion_to_json,
     evidence_of,
+    execution_to_json,
     experiment_of,
     promotion_of,
 )
@@ -75,9 +76,10 @@ _PROMOTIONS: Final = """
 SELECT * FROM promotions WHERE $2::bigint IS NULL OR promotion < $2 ORDER BY promotion DESC LIMIT $1
 """
 _RECORD_EXPOSURES: Final = """
-INSERT INTO exposures (exposure, assignment, experiment, variant, unit_id, event_time, request_id, model, engine)
+INSERT INTO exposures (exposure, assignment, experiment, variant, unit_id, event_time, request_id, model, engine,
+                       execution, fell_back)
 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[],
-                     $7::text[], $8::text[], $9::text[])
+                     $7::text[], $8::text[], $9::text[], $10::jsonb[], $11::boolean[])
 ON CONFLICT (exposure) DO NOTHING
 """
 _RECORD_OUTCOMES: Final = """
@@ -87,8 +89,11 @@ ON CONFLICT (outcome) DO NOTHING
 """
 # In two steps, since count(DISTINCT) would sort all texts.
 _TALLY_EXPOSURES: Final = """
-SELECT variant, sum(exposures)::bigint AS exposures, count(*) AS units
-FROM (SELECT variant, count(*) AS exposures FROM exposures WHERE experiment = $1 GROUP BY variant, unit_id) AS units
+SELECT variant, sum(exposures)::bigint AS exposures, count(*) AS units, count(*) FILTER (WHERE fell_back) AS fell_back
+FROM (
+    SELECT variant, count(*) AS exposures, bool_or(fell_back) AS fell_back
+    FROM exposures WHERE experiment = $1 GROUP BY variant, unit_id
+) AS units
 GROUP BY variant
 """
 # By way of text the sum is that of the numbers as people write them, and does not depend on their order.
@@ -96,7 +101,10 @@ _TALLY_OUTCOMES: Final = """
 WITH units AS (
     SELECT variant, metric, count(*) AS outcomes, sum(value::text::numeric) AS exact,
            min(value) AS lowest, max(value) AS highest
-    FROM outcomes WHERE experiment = $1 AND ($2::timestamptz IS NULL OR record_time <= $2) GROUP BY variant, metric, assignment
+    FROM outcomes
+    WHERE experiment = $1 AND ($2::timestamptz IS NULL OR record_time <= $2)
+        AND (NOT $4 OR assignment NOT IN (SELECT assignment FROM exposures WHERE experiment = $1 AND fell_back))
+    GROUP BY variant, metric, assignment
 ), numbers AS (
     SELECT *, CASE WHEN greatest(abs(lowest), abs(highest)) <= $3 THEN exact::float8 END AS total FROM units
 )
@@ -282,13 +290,16 @@ class PostgresStore:
         # In one order, so that two batches with the same keys cannot lock each other out.
         ordered = sorted(exposures, key=lambda one: one.exposure)
         names = ("exposure", "assignment", "experiment", "variant", "unit_id", "event_time", "request_id", "model", "engine")
-        return await self._insert(_RECORD_EXPOSURES, ordered, names)
+        columns: list[list[Any]] = [[getattr(row, name) for row in ordered] for name in names]
+        columns.append([execution_to_json(row.execution) for row in ordered])
+        columns.append([row.execution.fell_back for row in ordered])
+        return await self._insert(_RECORD_EXPOSURES, columns)
 
     async def record_outcomes(self, outcomes: Sequence[Outcome]) -> int:
         """See `Store`."""
         ordered = sorted(outcomes, key=lambda one: one.outcome)
         names = ("outcome", "assignment", "experiment", "variant", "metric", "value", "event_time")
-        return await self._insert(_RECORD_OUTCOMES, ordered, names)
+        return await self._insert(_RECORD_OUTCOMES, [[getattr(row, name) for row in ordered] for name in names])
 
     async def tally(self, experiment: str, look: datetime | None = None) -> Tally:
         """See `Store`."""
@@ -297,8 +308,10 @@ class PostgresStore:
             # Units are counted by hashing; with less memory they are sorted on disk, which takes twice as long.
             await connection.execute("SET LOCAL work_mem = '64MB'")
             exposed = await connection.fetch(_TALLY_EXPOSURES, experiment)
-            measured = await connection.fetch(_TALLY_OUTCOMES, experiment, None, MOST_SQUARED)
-            seen = [] if look is None else await connection.fetch(_TALLY_OUTCOMES, experiment, look, MOST_SQUARED)
+            measured = await connection.fetch(_TALLY_OUTCOMES, experiment, None, MOST_SQUARED, False)
+            seen = [] if look is None else await connection.fetch(_TALLY_OUTCOMES, experiment, look, MOST_SQUARED, False)
+            fallen = {row["variant"]: row["fell_back"] for row in exposed if row["fell_back"]}
+            served = await connection.fetch(_TALLY_OUTCOMES, experiment, None, MOST_SQUARED, True) if fallen else None
         return Tally(
             exposures={row["variant"]: (row["exposures"], row["units"]) for row in exposed},
             outcomes={
@@ -306,6 +319,8 @@ class PostgresStore:
             },
             evidence=evidence_of(measured),
             seen=evidence_of(seen),
+            fell_back=fallen,
+            served=None if served is None else evidence_of(served),
         )
 
     async def _fetch(self, query: str, *arguments: Any) -> list[Record]:
@@ -313,8 +328,7 @@ class PostgresStore:
             async with self._pool.acquire(timeout=5) as connection:
                 return await connection.fetch(query, *arguments)
 
-    async def _insert(self, query: str, rows: Sequence[object], names: tuple[str, ...]) -> int:
-        columns = [[getattr(row, name) for row in rows] for name in names]
+    async def _insert(self, query: str, columns: Sequence[Sequence[object]]) -> int:
         async with transaction(self._pool) as connection:
             tag = await connection.execute(query, *columns)
         # The command tag reads `INSERT 0 <rows>`.

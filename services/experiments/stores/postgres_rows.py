@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from asyncpg import Record
+    from penstock.exposures import Execution
 
 
 def evidence_of(rows: Iterable[Record]) -> Evidence:
@@ -65,6 +66,13 @@ def audience_to_json(design: Design) -> dict[str, Any]:
         "ramp": design.ramp and asdict(design.ramp),
         "factors": [[one.factor, [arm_to_json(level) for level in one.levels]] for one in design.factors],
     }
+
+
+def execution_to_json(execution: Execution) -> str:
+    """What was really executed; what is left out is as plain as it can be."""
+    written = {"digest": execution.model_digest, "indexes": execution.indexes, "cached": execution.cached}
+    attempts = [attempt._asdict() for attempt in execution.attempts]
+    return json.dumps({name: value for name, value in {**written, "attempts": attempts}.items() if value})
 
 
 def conclusion_to_json(conclusion: Conclusion | None) -> str | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from penstock.assignment import Arm, RequestType, Unit
 from penstock.audience import Condition, Operator
+from penstock.exposures import ExecutedAttempt, Execution
 
 from services.chassis.errors import Failure, Reason
 from services.experiments.analysis import Boundary, Correction, Direction, Evidence, Kind, Method, Metric, Moments, Plan, Role
@@ -307,6 +308,25 @@ async def test_exposures_and_outcomes_count_once(store: Store) -> None:
     tally = await store.tally("e1")
     assert tally.exposures == {"a": (2, 1), "b": (1, 1)}
     assert tally.outcomes == {("a", "clicks"): OutcomeTally(3, 1, 7.0)}
+
+
+async def test_units_that_fell_back_stay_and_are_told_apart(store: Store) -> None:
+    fell = Execution(
+        "sha", ("docs@3",), attempts=(ExecutedAttempt("a", "m", "FAILED"), ExecutedAttempt("b", "n", "ANSWERED", 5))
+    )
+    await store.record_exposures([exposure("x1"), exposure("x2", unit="u2"), exposure("x3", unit="u3", variant="b")])
+    await store.record_outcomes([outcome("o1", 1), outcome("o2", 9, unit="u2"), outcome("o3", 4, variant="b", unit="u3")])
+    clean = await store.tally("e1")
+    assert (clean.fell_back, clean.served) == ({}, None)
+    await store.record_exposures([replace(exposure("x4", unit="u2"), execution=fell)])
+    tally = await store.tally("e1")
+    assert tally.fell_back == {"a": 1}
+    assert tally.evidence == clean.evidence
+    assert tally.served is not None
+    kept = tally.served.moments["a", "clicks"]
+    assert kept is not None
+    assert (kept.units, kept.mean) == (1, 1.0)
+    assert tally.served.moments["b", "clicks"] == tally.evidence.moments["b", "clicks"]
 
 
 async def test_a_tally_tells_units_variants_and_metrics_apart(store: Store) -> None:

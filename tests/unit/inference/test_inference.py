@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from penstock.assignment import RequestType, Treatment
+from penstock.exposures import Execution
 
 from services.chassis.errors import Failure, Reason
 from services.inference.engine import Delta, FinishReason, Message, Passage, Role, Sampling, Usage, UsageSource
@@ -19,12 +20,16 @@ if TYPE_CHECKING:
 TREATMENT = Treatment("key-1", "e1", "b", "user-1", model="other", prompt="Be brief.", temperature=0.5, max_tokens=9)
 
 
+PLAIN = Execution()
+
+
 class FixedAssigner:
     """Gives everyone the same treatment, and keeps the exposures."""
 
     def __init__(self, treatment: Treatment | None) -> None:
         self.treatment = treatment
         self.asked: list[tuple[RequestType, str, str, str]] = []
+        self.executions: list[Execution] = []
         self.exposed: list[tuple[str, str, str, str]] = []
 
     def assign(
@@ -40,8 +45,17 @@ class FixedAssigner:
         self.asked.append((request_type, user, conversation, request_id))
         return self.treatment
 
-    def expose(self, treatment: Treatment, *, request_id: str, model: str = "", engine: str = "") -> None:
+    def expose(
+        self,
+        treatment: Treatment,
+        *,
+        request_id: str,
+        model: str = "",
+        engine: str = "",
+        execution: Execution = PLAIN,
+    ) -> None:
         self.exposed.append((treatment.variant, request_id, model, engine))
+        self.executions.append(execution)
 
 
 @pytest.fixture
@@ -171,6 +185,9 @@ async def test_a_treatment_overrides_the_request_and_is_named_and_exposed(models
     assert completed.started.assignment == Assignment("key-1", "e1", "b")
     assert assigner.asked == [(RequestType.GENERATE, "user-1", "c1", "r1")]
     assert assigner.exposed == [("b", "r1", "other", "openai")]
+    [execution] = assigner.executions
+    assert [(one.model, one.outcome) for one in execution.attempts] == [("other", "ANSWERED")]
+    assert not execution.fell_back
 
 
 async def test_a_request_that_carries_an_assignment_is_neither_evaluated_nor_exposed(models: Models) -> None:
@@ -196,6 +213,7 @@ async def test_a_variant_that_names_no_model_in_reach_is_exposed_and_not_found(m
         await Inference(models, assigner).complete(request())
     assert caught.value.reason is Reason.MODEL_NOT_FOUND
     assert assigner.exposed == [("v", "r1", "", "")]
+    assert assigner.executions == [PLAIN]
 
 
 async def test_an_engine_that_is_gone_is_probed_at_once(models: Models, engine: ScriptedEngine) -> None:
@@ -228,3 +246,12 @@ async def test_all_layers_are_told(models: Models) -> None:
     started, *_ = await events_of(Inference(models, assigner), request())
     assert isinstance(started, Started)
     assert started.assignment == Assignment("key-1", "e1", "b", (Assignment("key-2", "e2", "x"),))
+
+
+async def test_a_variant_that_breaks_is_exposed_as_broken(models: Models, engine: ScriptedEngine) -> None:
+    engine.failure = Failure(Reason.GENERATION_FAILED, "cut")
+    assigner = FixedAssigner(TREATMENT)
+    with pytest.raises(Failure):
+        await events_of(Inference(models, assigner), request())
+    assert [one.outcome for one in assigner.executions[0].attempts] == ["BROKEN"]
+    assert assigner.executions[0].fell_back

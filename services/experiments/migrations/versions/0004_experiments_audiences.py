@@ -22,6 +22,12 @@ _STATEMENTS = (
         ADD COLUMN paused text[] NOT NULL DEFAULT '{}',
         ADD COLUMN conclusion jsonb
     """,
+    """
+    ALTER TABLE exposures
+        ADD COLUMN execution jsonb NOT NULL DEFAULT '{}',
+        ADD COLUMN fell_back boolean NOT NULL DEFAULT false
+    """,
+    "CREATE INDEX exposures_fell_back ON exposures (experiment, assignment) WHERE fell_back",
     "ALTER TABLE configuration ADD COLUMN holdout double precision NOT NULL DEFAULT 0",
     # What concerns no experiment has neither its id nor its states.
     "ALTER TABLE changes ALTER COLUMN experiment DROP NOT NULL, ALTER COLUMN after DROP NOT NULL",
@@ -54,6 +60,7 @@ def downgrade() -> None:
     op.execute("ALTER TABLE changes ENABLE TRIGGER changes_only_added")
     op.execute("ALTER TABLE changes DROP COLUMN what, ALTER COLUMN experiment SET NOT NULL, ALTER COLUMN after SET NOT NULL")
     op.execute("ALTER TABLE configuration DROP COLUMN holdout")
+    op.execute("ALTER TABLE exposures DROP COLUMN execution, DROP COLUMN fell_back")
     op.execute("UPDATE experiments SET state = 'STOPPED' WHERE state = 'CONCLUDED'")
     op.execute(
         "ALTER TABLE experiments DROP COLUMN audience, DROP COLUMN traffic, DROP COLUMN stage_time, DROP COLUMN layer_start, "

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(penstock/experiments/v1/assignment.proto\x12\x17penstock.experiments.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"f\n\nAssignment\x12\x1e\n\nassignment\x18\x01 \x01(\tR\nassignment\x12\x1e\n\nexperiment\x18\x02 \x01(\tR\nexperiment\x12\x18\n\x07variant\x18\x03 \x01(\tR\x07variant\"\x8c\x02\n\x08\x45xposure\x12\x1a\n\x08\x65xposure\x18\x01 \x01(\tR\x08\x65xposure\x12\x43\n\nassignment\x18\x02 \x01(\x0b\x32#.penstock.experiments.v1.AssignmentR\nassignment\x12\x17\n\x07unit_id\x18\x03 \x01(\tR\x06unitId\x12\x39\n\nevent_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\teventTime\x12\x1d\n\nrequest_id\x18\x05 \x01(\tR\trequestId\x12\x14\n\x05model\x18\x06 \x01(\tR\x05model\x12\x16\n\x06\x65ngine\x18\x07 \x01(\tR\x06\x65ngineb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(penstock/experiments/v1/assignment.proto\x12\x17penstock.experiments.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"f\n\nAssignment\x12\x1e\n\nassignment\x18\x01 \x01(\tR\nassignment\x12\x1e\n\nexperiment\x18\x02 \x01(\tR\nexperiment\x12\x18\n\x07variant\x18\x03 \x01(\tR\x07variant\"\xc4\x03\n\x08\x45xposure\x12\x1a\n\x08\x65xposure\x18\x01 \x01(\tR\x08\x65xposure\x12\x43\n\nassignment\x18\x02 \x01(\x0b\x32#.penstock.experiments.v1.AssignmentR\nassignment\x12\x17\n\x07unit_id\x18\x03 \x01(\tR\x06unitId\x12\x39\n\nevent_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\teventTime\x12\x1d\n\nrequest_id\x18\x05 \x01(\tR\trequestId\x12\x14\n\x05model\x18\x06 \x01(\tR\x05model\x12\x16\n\x06\x65ngine\x18\x07 \x01(\tR\x06\x65ngine\x12!\n\x0cmodel_digest\x18\x08 \x01(\tR\x0bmodelDigest\x12\x18\n\x07indexes\x18\t \x03(\tR\x07indexes\x12\x16\n\x06\x63\x61\x63hed\x18\n \x01(\x08R\x06\x63\x61\x63hed\x12\x44\n\x08\x61ttempts\x18\x0b \x03(\x0b\x32(.penstock.experiments.v1.ExecutedAttemptR\x08\x61ttempts\x12\x1b\n\tfell_back\x18\x0c \x01(\x08R\x08\x66\x65llBack\"\x9a\x01\n\x0f\x45xecutedAttempt\x12\x18\n\x07\x62\x61\x63kend\x18\x01 \x01(\tR\x07\x62\x61\x63kend\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12\x18\n\x07outcome\x18\x03 \x01(\tR\x07outcome\x12#\n\routput_tokens\x18\x04 \x01(\x03R\x0coutputTokens\x12\x18\n\x07seconds\x18\x05 \x01(\x01R\x07secondsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,5 +35,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ASSIGNMENT']._serialized_start=102
   _globals['_ASSIGNMENT']._serialized_end=204
   _globals['_EXPOSURE']._serialized_start=207
-  _globals['_EXPOSURE']._serialized_end=475
+  _globals['_EXPOSURE']._serialized_end=659
+  _globals['_EXECUTEDATTEMPT']._serialized_start=662
+  _globals['_EXECUTEDATTEMPT']._serialized_end=816
 # @@protoc_insertion_point(module_scope)

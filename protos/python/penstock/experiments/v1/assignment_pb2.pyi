@@ -3,9 +3,11 @@
 isort:skip_file
 Experiments: which variant a unit gets, what came of it, and what that says."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -60,6 +62,11 @@ class Exposure(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
+    MODEL_DIGEST_FIELD_NUMBER: _builtins.int
+    INDEXES_FIELD_NUMBER: _builtins.int
+    CACHED_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    FELL_BACK_FIELD_NUMBER: _builtins.int
     exposure: _builtins.str
     """Idempotency key, unique per exposure; a repeated one is counted once. A UUID is customary."""
     unit_id: _builtins.str
@@ -70,6 +77,14 @@ class Exposure(_message.Message):
     """The model that really answered; empty where none was asked."""
     engine: _builtins.str
     """The engine that really answered; empty where none was asked."""
+    model_digest: _builtins.str
+    """What identifies the weights that answered, as the engine tells it; empty where it tells nothing. At most 256 characters."""
+    cached: _builtins.bool
+    """Whether the answer came from a cache."""
+    fell_back: _builtins.bool
+    """Whether another model than the one asked for answered, or none. Such units stay in their arm, and the as-served comparison
+    leaves them out.
+    """
     @_builtins.property
     def assignment(self) -> Global___Assignment:
         """The assignment that was executed."""
@@ -77,6 +92,14 @@ class Exposure(_message.Message):
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
         """When the service executed it."""
+
+    @_builtins.property
+    def indexes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The versions of the collections that were searched, each as `<collection>@<version>`; up to 32 of up to 256 characters."""
+
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExecutedAttempt]:
+        """What was tried, in order, the one that answered last; up to 32. The model of the first one is what the variant asked for."""
 
     def __init__(
         self,
@@ -88,11 +111,54 @@ class Exposure(_message.Message):
         request_id: _builtins.str = ...,
         model: _builtins.str = ...,
         engine: _builtins.str = ...,
+        model_digest: _builtins.str = ...,
+        indexes: _abc.Iterable[_builtins.str] | None = ...,
+        cached: _builtins.bool = ...,
+        attempts: _abc.Iterable[Global___ExecutedAttempt] | None = ...,
+        fell_back: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "event_time", b"event_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "engine", b"engine", "event_time", b"event_time", "exposure", b"exposure", "model", b"model", "request_id", b"request_id", "unit_id", b"unit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "attempts", b"attempts", "cached", b"cached", "engine", b"engine", "event_time", b"event_time", "exposure", b"exposure", "fell_back", b"fell_back", "indexes", b"indexes", "model", b"model", "model_digest", b"model_digest", "request_id", b"request_id", "unit_id", b"unit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Exposure: _TypeAlias = Exposure  # noqa: Y015
+
+@_typing.final
+class ExecutedAttempt(_message.Message):
+    """One attempt at one backend."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKEND_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    backend: _builtins.str
+    """Name of the backend."""
+    model: _builtins.str
+    """The model that was asked."""
+    outcome: _builtins.str
+    """What became of it: `ANSWERED`, `FAILED` before its first content, or `BROKEN` after it."""
+    output_tokens: _builtins.int
+    """Tokens that came out of it."""
+    seconds: _builtins.float
+    """How long it took, in seconds."""
+    def __init__(
+        self,
+        *,
+        backend: _builtins.str = ...,
+        model: _builtins.str = ...,
+        outcome: _builtins.str = ...,
+        output_tokens: _builtins.int = ...,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "model", b"model", "outcome", b"outcome", "output_tokens", b"output_tokens", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecutedAttempt: _TypeAlias = ExecutedAttempt  # noqa: Y015
