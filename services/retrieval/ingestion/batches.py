@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from services.retrieval.analysis import document_vector
 from services.retrieval.chunking.chunks import Chunk, chunk
+from services.retrieval.chunking.tokens import ESTIMATE
 from services.retrieval.ingestion.jobs import Finished, Step
 from services.retrieval.languages import is_known
 from services.retrieval.store import Point, Whereabouts, point_uid
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from uuid import UUID
 
+    from services.retrieval.chunking.tokens import Measure
     from services.retrieval.ingestion.jobs import Content, Job
 
 
@@ -93,7 +95,7 @@ def _jobs_of(batch: Sequence[Piece]) -> list[Job]:
     return list({piece.job.document_uid: piece.job for piece in batch}.values())
 
 
-def chunks_of(content: Content, job: Job) -> list[Chunk]:
+def chunks_of(content: Content, job: Job, measure: Measure = ESTIMATE) -> list[Chunk]:
     """All chunks of a document."""
     return chunk(
         content.text,
@@ -102,6 +104,7 @@ def chunks_of(content: Content, job: Job) -> list[Chunk]:
         pages=content.pages,
         media_type=content.media_type,
         settings=job.chunking,
+        measure=measure,
     )
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from services.chassis.errors import Failure
+from services.retrieval.chunking.tokens import ESTIMATE
 from services.retrieval.ingestion.batches import Tracker, chunks_of, pieces_of, points_of
 from services.retrieval.ingestion.jobs import Stage
 from services.retrieval.store import CollectionMissingError
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from services.retrieval.chunking.chunks import Chunk
+    from services.retrieval.chunking.rulers import Rulers
+    from services.retrieval.chunking.tokens import Measure
     from services.retrieval.ingestion.batches import Piece
     from services.retrieval.ingestion.embeddings import Embeddings
     from services.retrieval.ingestion.jobs import Checkpoints, Content, Finished, Job, Jobs
@@ -61,11 +64,14 @@ def _at(stage: Stage) -> Iterator[None]:
 class Pipeline:
     """Brings documents of one collection into the vector store, and notes how far they are."""
 
-    def __init__(self, jobs: Jobs, checkpoints: Checkpoints, store: Store, embeddings: Embeddings) -> None:
+    def __init__(
+        self, jobs: Jobs, checkpoints: Checkpoints, store: Store, embeddings: Embeddings, rulers: Rulers | None = None
+    ) -> None:
         self._jobs = jobs
         self._checkpoints = checkpoints
         self._store = store
         self._embeddings = embeddings
+        self._rulers = rulers
 
     async def index(self, jobs: Sequence[Job]) -> None:
         """Indexes the documents, from where they are.
@@ -93,11 +99,13 @@ class Pipeline:
         left: list[Piece] = []
         fresh: dict[Job, Sequence[Chunk]] = {}
         with _at(Stage.CHUNK):
+            measures = await self._measures([(job, contents[job.document_uid]) for job in jobs])
             for job in jobs:
                 content = contents[job.document_uid]
                 chunks: Sequence[Chunk] | None = content.chunks
                 if chunks is None:
-                    chunks = fresh[job] = await asyncio.to_thread(chunks_of, content, job)
+                    measure = measures.get(job.document_uid, ESTIMATE)
+                    chunks = fresh[job] = await asyncio.to_thread(chunks_of, content, job, measure)
                 pieces = await asyncio.to_thread(pieces_of, job, chunks)
                 first = min(job.written, len(pieces)) if job not in fresh else 0
                 run.tracker.begin(job, pieces, first)
@@ -108,6 +116,14 @@ class Pipeline:
         # A process may have died after it had written all, and before it could say so.
         await run.finish([run.tracker.end(job) for job in jobs if run.tracker.is_complete(job)])
         return left
+
+    async def _measures(self, documents: Sequence[tuple[Job, Content]]) -> dict[UUID, Measure]:
+        """What tells the tokens of those that are to be cut; all are of one collection, and so of one embedder."""
+        fresh = [(job, content.text) for job, content in documents if content.chunks is None]
+        if self._rulers is None or not fresh:
+            return {}
+        measures = await self._rulers.of(fresh[0][0].embedder, [text for _, text in fresh])
+        return {job.document_uid: measure for (job, _), measure in zip(fresh, measures, strict=True)}
 
 
 def _groups(jobs: Sequence[Job]) -> Iterator[list[Job]]:
