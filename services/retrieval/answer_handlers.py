@@ -14,15 +14,16 @@ from penstock.retrieval.v1 import (
 
 from services.chassis.call import current_call
 from services.retrieval.answer_convert import from_question, to_answer, to_conversation, to_event
-from services.retrieval.answers import Finished, Sources
+from services.retrieval.answering.events import Finished, Sources
 from services.retrieval.citations import Citation, Text
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from services.chassis.interceptors import Context
     from services.retrieval.answers import Answers
     from services.retrieval.conversations import Conversations
+    from services.retrieval.passages import Hit
 
 
 class AnswerHandlers(answer_service_pb2_grpc.AnswerServiceServicer):
@@ -57,9 +58,12 @@ class AnswerHandlers(answer_service_pb2_grpc.AnswerServiceServicer):
     ) -> AsyncIterator[answer_service_pb2.StreamAnswerResponse]:
         """Answers event by event."""
         request_id = current_call().request_id
+        hits: Sequence[Hit] = ()
         async with aclosing(self._answers.answer(from_question(request), request_id)) as events:
             async for event in events:
-                yield to_event(event, request_id)
+                if isinstance(event, Sources):
+                    hits = event.hits
+                yield to_event(event, hits, request_id)
 
 
 class ConversationHandlers(conversation_service_pb2_grpc.ConversationServiceServicer):
@@ -72,12 +76,12 @@ class ConversationHandlers(conversation_service_pb2_grpc.ConversationServiceServ
         self, request: conversation_service_pb2.GetConversationRequest, context: Context
     ) -> conversation_service_pb2.GetConversationResponse:
         """Returns a conversation with its latest turns."""
-        conversation = await self._conversations.get(request.conversation)
+        conversation = await self._conversations.get(request.conversation, request.user)
         return conversation_service_pb2.GetConversationResponse(conversation=to_conversation(conversation))
 
     async def DeleteConversation(
         self, request: conversation_service_pb2.DeleteConversationRequest, context: Context
     ) -> conversation_service_pb2.DeleteConversationResponse:
         """Deletes a conversation for good."""
-        await self._conversations.delete(request.conversation)
+        await self._conversations.delete(request.conversation, request.user)
         return conversation_service_pb2.DeleteConversationResponse()

@@ -1,4 +1,4 @@
-"""Answers a question from documents: searches, generates, checks citations, keeps the conversation, logs the exposure."""
+"""Answers a question from documents: searches, generates, checks citations, judges the answer, keeps the conversation."""
 
 from __future__ import annotations
 
@@ -6,59 +6,54 @@ import asyncio
 import logging
 import time
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol
 
 from penstock.assignment import RequestType
 
+from services.chassis.call import current_call
 from services.chassis.errors import Failure
-from services.retrieval.chunking.tokens import estimate_tokens
-from services.retrieval.citations import Citation, CitationChecker, Text
-from services.retrieval.conversations import Turn
-from services.retrieval.generation import Begun, Ended, FinishReason, Prompt, Role, Sampling, Written
-from services.retrieval.passages import DEFAULT_TOP_K, DEFAULTS, SearchMode
+from services.retrieval.answering.events import Basis, Degradation, NothingFound, Sources
+from services.retrieval.answering.plan import planned
+from services.retrieval.answering.progress import Progress
+from services.retrieval.answering.prompt import packed, prompt
+from services.retrieval.answering.wording import notice, out_of_chat, refusal
+from services.retrieval.citations import CitationChecker
+from services.retrieval.generation import Begun, Ended, FinishReason, Written
+from services.retrieval.intent.kinds import Intent
+from services.retrieval.passages import Found, SearchTimings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from penstock.assignment import Treatment
 
-    from services.retrieval.conversations import Conversations
-    from services.retrieval.generation import Generated, Generates, Usage
-    from services.retrieval.passages import Found, Hit, Options, Searches
+    from services.retrieval.answering.events import AnswerEvent, Question
+    from services.retrieval.answering.judging import Judge
+    from services.retrieval.answering.retrieving import Retriever
+    from services.retrieval.caching.kept_answers import KeptAnswers
+    from services.retrieval.catalog import Collection
+    from services.retrieval.conversations import Conversations, Turn
+    from services.retrieval.generation import Generated, Generates
 
 _log = logging.getLogger(__name__)
 
-# Tokens of passages that a prompt takes: what small models read well, with room for the conversation and the answer.
-_PASSAGE_TOKENS: Final = 3_000
-# Told to the model when nothing was found, so that it does not make an answer up.
-_NOTHING_FOUND: Final = (
-    "No passage was found for the question. Say that the documents do not answer it; do not answer from memory."
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What to answer, and from what. An empty conversation keeps nothing; an empty model means `auto`."""
-
-    collections: tuple[str, ...]
-    query: str
-    top_k: int | None = None
-    mode: SearchMode = SearchMode.HYBRID
-    conversation: str = ""
-    user: str = ""
-    model: str = ""
-    sampling: Sampling = field(default_factory=Sampling)
-    max_tokens: int | None = None
-    options: Options = DEFAULTS
+# The engine that only quotes: without passages it has nothing to say.
+_QUOTING: Final = "extractive"
+_NO_TIME: Final = SearchTimings(embedding=0.0, store=0.0, total=0.0)
 
 
 class Assigns(Protocol):
     """Evaluates experiments in process; `penstock.assigner.Assigner` does."""
 
     def assign(
-        self, request_type: RequestType, *, user: str = "", conversation: str = "", request_id: str = ""
+        self,
+        request_type: RequestType,
+        *,
+        user: str = "",
+        conversation: str = "",
+        request_id: str = "",
+        attributes: Mapping[str, str] = ...,
     ) -> Treatment | None:
         """What the request gets, or None where no experiment applies."""
         ...
@@ -68,88 +63,45 @@ class Assigns(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """The first event: what the answer is made from."""
+class Names(Protocol):
+    """Knows the collections; `catalog.Catalog` does."""
 
-    hits: tuple[Hit, ...]
-    treatment: Treatment | None
-    mode: SearchMode
-    mode_note: str
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The last event. Times are in seconds from the arrival of the question; `failure` is set when the answer was cut."""
-
-    reason: FinishReason
-    usage: Usage | None
-    model: str
-    engine: str
-    treatment: Treatment | None
-    retrieval_seconds: float
-    first_token_seconds: float | None
-    total_seconds: float
-    conversation: str
-    failure: Failure | None = None
-
-
-AnswerEvent: TypeAlias = Sources | Text | Citation | Finished
-
-
-@dataclass(slots=True)
-class _Progress:
-    """What has come of one answer so far."""
-
-    question: Question
-    treatment: Treatment | None
-    found: Found
-    sources: tuple[Hit, ...]
-    checker: CitationChecker
-    started: float
-    asked: datetime
-    retrieval_seconds: float
-    citations: list[Citation] = field(default_factory=list)
-    first_token_seconds: float | None = None
-    model: str = ""
-    engine: str = ""
-    ended: Ended | None = None
-
-    def turn(self) -> Turn:
-        return Turn(
-            query=self.question.query,
-            text=self.checker.text,
-            sources=self.sources,
-            citations=tuple(self.citations),
-            model=self.model,
-            complete=self.ended is not None,
-            create_time=self.asked,
-        )
-
-    def finished(self, conversation: str, failure: Failure | None = None) -> Finished:
-        ended = self.ended
-        return Finished(
-            reason=ended.reason if ended and failure is None else FinishReason.ERROR,
-            usage=ended.usage if ended else None,
-            model=self.model,
-            engine=self.engine,
-            treatment=self.treatment,
-            retrieval_seconds=self.retrieval_seconds,
-            first_token_seconds=self.first_token_seconds,
-            total_seconds=time.monotonic() - self.started,
-            conversation=conversation,
-            failure=failure,
-        )
+    async def named(self, collections: Sequence[str]) -> list[Collection]:
+        """These collections in this order. Raises Failure(COLLECTION_NOT_FOUND)."""
+        ...
 
 
 class Answers:
-    """Answers questions from documents."""
+    """Answers questions from documents.
 
-    def __init__(self, searches: Searches, generates: Generates, conversations: Conversations, assigns: Assigns | None) -> None:
-        self._searches = searches
+    Args:
+        catalog: Knows the collections.
+        retriever: Finds passages.
+        generates: Writes answers.
+        judge: Tells how far they rest on the passages.
+        conversations: Keeps them.
+        assigns: Evaluates experiments; None where there are none.
+        kept: Answers that would come out the same again.
+    """
+
+    def __init__(
+        self,
+        *,
+        catalog: Names,
+        retriever: Retriever,
+        generates: Generates,
+        judge: Judge,
+        conversations: Conversations,
+        assigns: Assigns | None,
+        kept: KeptAnswers,
+    ) -> None:
+        self._catalog = catalog
+        self._retriever = retriever
         self._generates = generates
+        self._judge = judge
         self._conversations = conversations
         self._assigns = assigns
+        self._kept = kept
         self._keeping: set[asyncio.Task[None]] = set()
 
     async def answer(self, question: Question, request_id: str) -> AsyncGenerator[AnswerEvent, None]:
@@ -160,28 +112,24 @@ class Answers:
         """
         started, asked = time.monotonic(), datetime.now(UTC)
         treatment = self._assign(question, request_id)
-        top_k = (treatment.top_k if treatment else None) or question.top_k or DEFAULT_TOP_K
-        seen, found = await asyncio.gather(
-            self._conversations.seen(question.conversation),
-            self._searches.search(question.collections, question.query, top_k, question.mode, question.options),
+        targets, seen = await asyncio.gather(
+            self._catalog.named(question.collections), self._conversations.seen(question.conversation, question.user)
         )
-        sources = packed(found.hits)
-        progress = _Progress(
-            question=question,
-            treatment=treatment,
-            found=found,
-            sources=sources,
-            checker=CitationChecker(sources),
-            started=started,
-            asked=asked,
-            retrieval_seconds=time.monotonic() - started,
-        )
-        yield Sources(hits=sources, treatment=treatment, mode=found.mode, mode_note=found.mode_note)
+        key = self._kept.key(question, treatment, targets)
+        again = await self._kept.get(key, question, treatment, started)
+        if again is not None:
+            self._expose(treatment, request_id, again.finished.model, again.finished.engine)
+            for event in (again.opening, *again.pieces, again.finished):
+                yield event
+            return
+        progress = await self._prepared(question, treatment, targets, seen, started=started, asked=asked)
+        yield progress.opening
         try:
-            async with aclosing(self._generates.generate(_prompt(question, treatment, sources, seen))) as generated:
-                async for event in generated:
-                    for piece in _take(progress, event):
+            async with aclosing(self._written(progress, seen)) as written:
+                async for event in written:
+                    for piece in progress.take(event):
                         yield piece
+            await self._judged(progress)
         except Failure as failure:
             yield progress.finished(await self._keep(progress), failure)
             raise
@@ -190,22 +138,131 @@ class Answers:
             self._keep_in_background(progress)
             raise
         finally:
-            if treatment is not None and self._assigns is not None:
-                self._assigns.expose(treatment, request_id=request_id, model=progress.model, engine=progress.engine)
-        yield progress.finished(await self._keep(progress))
+            self._expose(treatment, request_id, progress.model, progress.engine)
+        finished = progress.finished(await self._keep(progress))
+        self._kept.put(key, question, progress, finished)
+        yield finished
 
     async def close(self) -> None:
         """Waits until what is still to be kept is kept."""
         await asyncio.gather(*self._keeping, return_exceptions=True)
 
+    async def _prepared(
+        self,
+        question: Question,
+        treatment: Treatment | None,
+        targets: Sequence[Collection],
+        seen: Sequence[Turn],
+        *,
+        started: float,
+        asked: datetime,
+    ) -> Progress:
+        """Searches, and decides what to answer from."""
+        plan = planned(question, treatment, targets, current_call().remaining())
+        understanding = await self._retriever.understand(question, seen, targets)
+        is_chat = understanding.intent is Intent.CHIT_CHAT
+        if is_chat:
+            found = Found((), question.mode, "", _NO_TIME)
+        else:
+            found = await self._retriever.retrieve(question, understanding, plan, targets, seen)
+        hits = packed(found.hits, question.context_tokens)
+        if hits:
+            basis = Basis.PASSAGES
+        elif is_chat:
+            basis = Basis.CONVERSATION
+        else:
+            basis = Basis.MODEL_ALONE if question.nothing_found is NothingFound.WITHOUT_CONTEXT else Basis.REFUSAL
+        opening = Sources(
+            hits=hits,
+            treatment=treatment,
+            mode=found.mode,
+            mode_note=found.mode_note,
+            basis=basis,
+            degradations=plan.degradations,
+            understanding=understanding,
+        )
+        return Progress(
+            question=question,
+            opening=opening,
+            plan=plan,
+            targets=targets,
+            checker=CitationChecker(hits),
+            basis=basis,
+            started=started,
+            asked=asked,
+            retrieval_seconds=time.monotonic() - started,
+            degradations=list(plan.degradations),
+        )
+
+    async def _written(self, progress: Progress, seen: Sequence[Turn]) -> AsyncGenerator[Generated, None]:
+        """What the model says; without passages, or without a model that can do without them, what is said in its place."""
+        question, understanding = progress.question, progress.opening.understanding
+        if progress.basis is Basis.REFUSAL:
+            yield Written(refusal(question.query))
+            yield Ended(FinishReason.STOP, None)
+            return
+        query = understanding.rewritten or question.query
+        if understanding.intent is Intent.CONTINUATION and understanding.rewritten:
+            query = f"{question.query} — {understanding.rewritten}"
+        asked = prompt(
+            question,
+            progress.opening.treatment,
+            progress.opening.hits,
+            seen,
+            basis=progress.basis,
+            query=query,
+            system_prompts=[target.settings.system_prompt for target in progress.targets],
+        )
+        generated = self._generates.generate(asked)
+        async with aclosing(generated if progress.opening.hits else self._without_passages(progress, generated)) as events:
+            async for event in events:
+                yield event
+
+    async def _without_passages(
+        self, progress: Progress, generated: AsyncGenerator[Generated, None]
+    ) -> AsyncGenerator[Generated, None]:
+        """Says where the answer does not come from; an engine that only quotes is not heard at all."""
+        query = progress.question.query
+        async with aclosing(generated):
+            async for event in generated:
+                yield event
+                if not isinstance(event, Begun):
+                    continue
+                if event.engine == _QUOTING:
+                    is_chat = progress.basis is Basis.CONVERSATION
+                    progress.basis = progress.basis if is_chat else Basis.REFUSAL
+                    yield Written(out_of_chat(query) if is_chat else refusal(query))
+                    yield Ended(FinishReason.STOP, None)
+                    return
+                if progress.basis is Basis.MODEL_ALONE:
+                    yield Written(f"{notice(query)}\n\n")
+
+    async def _judged(self, progress: Progress) -> None:
+        """Judges what was said, where there is something to compare it with."""
+        if not progress.opening.hits:
+            return
+        progress.groundedness, left_out = await self._judge.judge(
+            progress.checker.grounds, progress.checker.text, progress.targets, by_meaning=progress.plan.by_meaning
+        )
+        if left_out and Degradation.GROUNDEDNESS_BY_WORDS not in progress.degradations:
+            progress.degradations.append(Degradation.GROUNDEDNESS_BY_WORDS)
+
     def _assign(self, question: Question, request_id: str) -> Treatment | None:
         if self._assigns is None:
             return None
         return self._assigns.assign(
-            RequestType.ANSWER, user=question.user, conversation=question.conversation, request_id=request_id
+            RequestType.ANSWER,
+            user=question.user,
+            conversation=question.conversation,
+            request_id=request_id,
+            attributes={**dict(question.attributes), "tenant": current_call().tenant},
         )
 
-    async def _keep(self, progress: _Progress) -> str:
+    def _expose(self, treatment: Treatment | None, request_id: str, model: str, engine: str) -> None:
+        if treatment is not None and self._assigns is not None:
+            self._assigns.expose(treatment, request_id=request_id, model=model, engine=engine)
+
+    async def _keep(self, progress: Progress) -> str:
         """Keeps the turn; returns the conversation it is in, or nothing where none was asked for or it could not be kept."""
         question = progress.question
         if not question.conversation:
@@ -218,71 +275,12 @@ class Answers:
             return ""
         return question.conversation
 
-    def _keep_in_background(self, progress: _Progress) -> None:
+    def _keep_in_background(self, progress: Progress) -> None:
         if not progress.question.conversation:
             return
         task = asyncio.get_running_loop().create_task(self._keep_only(progress))
         self._keeping.add(task)
         task.add_done_callback(self._keeping.discard)
 
-    async def _keep_only(self, progress: _Progress) -> None:
+    async def _keep_only(self, progress: Progress) -> None:
         await self._keep(progress)
-
-
-def _take(progress: _Progress, event: Generated) -> list[Text | Citation]:
-    """Notes what the model says, and gives back what the caller may see of it."""
-    pieces: list[Text | Citation] = []
-    match event:
-        case Begun():
-            progress.model, progress.engine = event.model, event.engine
-        case Written():
-            if progress.first_token_seconds is None:
-                progress.first_token_seconds = time.monotonic() - progress.started
-            pieces += progress.checker.feed(event.text)
-        case Ended():
-            progress.ended = event
-            pieces += progress.checker.finish()
-    progress.citations += [piece for piece in pieces if isinstance(piece, Citation)]
-    return pieces
-
-
-def packed(hits: Sequence[Hit]) -> tuple[Hit, ...]:
-    """The best hits that fit the prompt together; always the first, so that an answer has something to stand on."""
-    room = _PASSAGE_TOKENS
-    kept: list[Hit] = []
-    for hit in hits:
-        room -= estimate_tokens(hit.text)
-        if kept and room < 0:
-            break
-        kept.append(hit)
-    return tuple(kept)
-
-
-def _prompt(question: Question, treatment: Treatment | None, sources: tuple[Hit, ...], seen: Sequence[Turn]) -> Prompt:
-    messages: list[tuple[Role, str]] = []
-    if treatment is not None and treatment.prompt:
-        messages.append((Role.SYSTEM, treatment.prompt))
-    if not sources:
-        messages.append((Role.SYSTEM, _NOTHING_FOUND))
-    for turn in seen:
-        messages.append((Role.USER, turn.query))
-        if turn.text:
-            messages.append((Role.ASSISTANT, turn.text))
-    messages.append((Role.USER, question.query))
-    return Prompt(
-        model=(treatment.model if treatment else None) or question.model,
-        messages=tuple(messages),
-        passages=sources,
-        sampling=_sampling(question.sampling, treatment),
-        max_tokens=(treatment.max_tokens if treatment else None) or question.max_tokens,
-        user=question.user,
-        conversation=question.conversation,
-        treatment=treatment,
-    )
-
-
-def _sampling(sampling: Sampling, treatment: Treatment | None) -> Sampling:
-    if treatment is None:
-        return sampling
-    imposed = {name: value for name in ("temperature", "top_p") if (value := getattr(treatment, name)) is not None}
-    return replace(sampling, **imposed)

@@ -74,6 +74,7 @@ class Collection:
         document_count: Documents in it.
         chunk_count: Searchable chunks in it.
         has_vectors: Whether any of them has a vector.
+        changes: How many changes of what a search may find were committed so far, and how many documents have expired since.
     """
 
     uid: UUID
@@ -89,6 +90,7 @@ class Collection:
     document_count: int = 0
     chunk_count: int = 0
     has_vectors: bool = False
+    changes: tuple[int, int] = (0, 0)
 
     @property
     def calibrated(self) -> Calibration | None:

@@ -7,13 +7,11 @@ code are left alone.
 
 from __future__ import annotations
 
-import math
 import re
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from services.retrieval.analysis import terms
+from services.retrieval.grounding.groundedness import Grounds
 from services.retrieval.sentences import sentence_ends
 
 if TYPE_CHECKING:
@@ -46,7 +44,9 @@ class Citation:
         chunk: Id of the source's chunk.
         start: Where the sentence starts in the answer's text, in characters.
         end: Where it ends, exclusive; the marker follows.
-        support: 0 to 1: the share of the sentence's weighted words that the source holds.
+        support: 0 to 1: how far the source holds the sentence; see `groundedness.Grounds.support`.
+        source_start: Where the supporting sentences start in the document's text, in characters.
+        source_end: Where they end, exclusive.
     """
 
     number: int
@@ -56,6 +56,8 @@ class Citation:
     start: int
     end: int
     support: float
+    source_start: int = 0
+    source_end: int = 0
 
 
 Piece: TypeAlias = Text | Citation
@@ -66,7 +68,7 @@ class CitationChecker:
 
     def __init__(self, sources: Sequence[Hit]) -> None:
         self._sources = sources
-        self._source_terms = [frozenset(terms(f"{source.title}\n{source.text}")) for source in sources]
+        self.grounds = Grounds(sources)
         self._held = ""
         self._text = ""
         # Sentences begin after the last cited one.
@@ -145,6 +147,7 @@ class CitationChecker:
 
     def _citation(self, number: int, start: int, end: int) -> Citation:
         source = self._sources[number - 1]
+        support, source_start, source_end = self.grounds.support(self._text[start:end], number - 1)
         return Citation(
             number=number,
             collection=source.collection,
@@ -152,23 +155,7 @@ class CitationChecker:
             chunk=source.chunk,
             start=start,
             end=end,
-            support=self._support(self._text[start:end], number - 1),
+            support=support,
+            source_start=source.start + source_start,
+            source_end=source.start + source_end,
         )
-
-    def _support(self, sentence: str, source: int) -> float:
-        """Share of the sentence's words, weighted by how rare they are over the sources, that this source holds.
-
-        The weight is BM25's inverse document frequency over the sources, so that a word found in no source weighs most.
-        """
-        words = Counter(terms(sentence))
-        if not words:
-            return 0.0
-        count = len(self._sources)
-        total = held = 0.0
-        for word in words:
-            within = sum(word in one for one in self._source_terms)
-            weight = math.log(1 + (count - within + 0.5) / (within + 0.5))
-            total += weight
-            if word in self._source_terms[source]:
-                held += weight
-        return held / total

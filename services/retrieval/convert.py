@@ -129,10 +129,12 @@ def to_hit(hit: Hit) -> search_pb2.Hit:
         start=hit.start,
         end=hit.end,
         explanation=to_explanation(hit.explanation),
+        page=hit.page,
+        headings=hit.headings,
     )
 
 
-def to_search_response(found: Found) -> search_service_pb2.SearchResponse:
+def to_search_response(found: Found, *, cached: bool) -> search_service_pb2.SearchResponse:
     """What was found as a message."""
     return search_service_pb2.SearchResponse(
         hits=[to_hit(hit) for hit in found.hits],
@@ -146,6 +148,7 @@ def to_search_response(found: Found) -> search_service_pb2.SearchResponse:
         ),
         reranker=found.reranker,
         rerank_note=found.rerank_note,
+        cached=cached,
     )
 
 

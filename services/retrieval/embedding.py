@@ -46,8 +46,13 @@ class Embedded:
 class Embedder(Protocol):
     """Whatever embeds."""
 
-    async def embed(self, model: str, texts: Sequence[str]) -> Embedded:
+    async def embed(self, model: str, texts: Sequence[str], fingerprint: str = "") -> Embedded:
         """Embeds 1 to 512 texts.
+
+        Args:
+            model: Name of the embedder.
+            texts: What to embed.
+            fingerprint: The one that the vectors should have, if it is known: then kept ones will do.
 
         Raises:
             Failure: MODEL_NOT_FOUND, MODEL_CAPABILITY_MISSING, ENGINE_UNAVAILABLE, SERVICE_UNAVAILABLE.
@@ -79,7 +84,7 @@ async def embed_as(
         Failure: EMBEDDER_UNAVAILABLE where it is gone or is no longer the same; ENGINE_UNAVAILABLE, SERVICE_UNAVAILABLE.
     """
     try:
-        embedded = await embedder.embed(identity.name, texts)
+        embedded = await embedder.embed(identity.name, texts, identity.fingerprint)
     except Failure as failure:
         if failure.reason in _GONE:
             raise _unavailable(identity, collection, "is not in reach") from failure

@@ -62,7 +62,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What inference is asked to generate from."""
+    """What inference is asked to generate from; a kept generation will not do where it must be `is_fresh`."""
 
     model: str
     messages: tuple[tuple[Role, str], ...]
@@ -72,6 +72,7 @@ class Prompt:
     user: str
     conversation: str
     treatment: Treatment | None
+    is_fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)

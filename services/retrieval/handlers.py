@@ -16,14 +16,14 @@ from penstock.retrieval.v1 import (
 
 from services.retrieval import collection_convert, convert
 from services.retrieval.passages import DEFAULT_TOP_K
-from services.retrieval.search_convert import from_options
+from services.retrieval.search_convert import from_cache_mode, from_options
 
 if TYPE_CHECKING:
     import grpc.aio
 
+    from services.retrieval.caching.cached_search import CachedSearch
     from services.retrieval.catalog import Catalog
     from services.retrieval.documents import Library
-    from services.retrieval.passages import Searches
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -112,11 +112,12 @@ class DocumentHandlers(document_service_pb2_grpc.DocumentServiceServicer):
 class SearchHandlers(search_service_pb2_grpc.SearchServiceServicer):
     """SearchService."""
 
-    def __init__(self, searcher: Searches) -> None:
+    def __init__(self, searcher: CachedSearch) -> None:
         self._searcher = searcher
 
     async def Search(self, request: search_service_pb2.SearchRequest, context: Context) -> search_service_pb2.SearchResponse:
         top_k = request.top_k if request.HasField("top_k") else DEFAULT_TOP_K
         options = from_options(request)
-        found = await self._searcher.search(request.collections, request.query, top_k, convert.from_mode(request.mode), options)
-        return convert.to_search_response(found)
+        mode, cache = convert.from_mode(request.mode), from_cache_mode(request.cache)
+        searched = await self._searcher.search(request.collections, request.query, top_k, mode, options, cache=cache)
+        return convert.to_search_response(searched.found, cached=searched.cached)

@@ -26,7 +26,7 @@ class InferenceEmbedder:
         self._embedding = embedding_service_pb2_grpc.EmbeddingServiceStub(channel)
         self._models = model_service_pb2_grpc.ModelServiceStub(channel)
 
-    async def embed(self, model: str, texts: Sequence[str]) -> Embedded:
+    async def embed(self, model: str, texts: Sequence[str], fingerprint: str = "") -> Embedded:  # noqa: ARG002 - keeps none
         """See `Embedder.embed`. The vectors are the message's own lists, not copies."""
         request = embedding_service_pb2.EmbedRequest(model=model, inputs=texts)
         try:

@@ -94,6 +94,8 @@ def _request(prompt: Prompt) -> generation_service_pb2.StreamGenerateRequest:
         max_tokens=prompt.max_tokens,
         user=prompt.user,
         conversation=prompt.conversation,
+        # A conversation that is deleted must not live on in the cache of answers.
+        cache=generation_pb2.CACHE_MODE_BYPASS if prompt.conversation or prompt.is_fresh else generation_pb2.CACHE_MODE_USE,
     )
     kept = prompt.treatment.prompt_version if prompt.treatment is not None else None
     if kept is not None:
@@ -102,7 +104,7 @@ def _request(prompt: Prompt) -> generation_service_pb2.StreamGenerateRequest:
         # The prompt takes the place of system messages.
         template.messages.extend(message for message in request.messages if message.role != generation_pb2.ROLE_SYSTEM)
         request.ClearField("messages")
-    if prompt.treatment is not None:
+    if prompt.treatment is not None and prompt.treatment.assignment:
         request.assignment.CopyFrom(
             assignment_pb2.Assignment(
                 assignment=prompt.treatment.assignment,

@@ -56,3 +56,11 @@ def is_known(text: str, languages: Collection[str]) -> bool:
     weights = {script: _WEIGHT[script] * sum(1 for _ in letters.finditer(sample)) for script, letters in _LETTERS.items()}
     known = sum(weight for script, weight in weights.items() if script in scripts)
     return known >= _KNOWN_SHARE * sum(weights.values())
+
+
+def script(text: str) -> str:
+    """The script that most of the text is in: one of the names above; empty where it has no letters."""
+    sample = text[:_SAMPLE_CHARACTERS]
+    weights = {name: _WEIGHT[name] * sum(1 for _ in letters.finditer(sample)) for name, letters in _LETTERS.items()}
+    most = max(weights, key=lambda name: weights[name])
+    return most if weights[most] else ""

@@ -6,9 +6,11 @@ import math
 from datetime import UTC
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
+from penstock.inference.v1 import generation_pb2
 from penstock.retrieval.v1 import search_pb2
 
 from services.chassis.errors import invalid_field
+from services.retrieval.answering.events import CacheMode
 from services.retrieval.filters import AllOf, AnyOf, Exists, NoneOf, OneOf, Range, TimeRange
 from services.retrieval.fusion import DENSE_WEIGHT, RRF_K, SPARSE_WEIGHT, Dbsf, Rrf, Weighted
 from services.retrieval.passages import Options
@@ -31,6 +33,10 @@ _Bound = TypeVar("_Bound")
 
 _MOST_CONDITIONS: Final = 128
 _DEEPEST: Final = 8
+_CACHE_MODES: Final[dict[int, CacheMode]] = {
+    generation_pb2.CACHE_MODE_BYPASS: CacheMode.BYPASS,
+    generation_pb2.CACHE_MODE_REFRESH: CacheMode.REFRESH,
+}
 _BOUNDS: Final = ("gt", "gte", "lt", "lte")
 
 
@@ -43,8 +49,14 @@ def from_options(request: Request) -> Options:
         min_relevance=request.min_relevance,
         neighbors=request.neighbors,
         explain=getattr(request, "explain", False),
+        section=getattr(request, "section", False),
         reranker=request.reranker if request.HasField("reranker") else None,
     )
+
+
+def from_cache_mode(mode: int) -> CacheMode:
+    """Whether kept results will do."""
+    return _CACHE_MODES.get(mode, CacheMode.USE)
 
 
 def to_explanation(explanation: Explanation | None) -> search_pb2.Explanation | None:

@@ -41,7 +41,9 @@ ON CONFLICT DO NOTHING RETURNING request_id
 """
 _FORGET = "DELETE FROM creations WHERE create_time < now() - interval '1 day'"
 _NAMED = """
-SELECT c.*, EXISTS (SELECT FROM documents d WHERE d.collection_uid = c.uid AND d.vector_count > 0) AS has_vectors
+SELECT c.*, EXISTS (SELECT FROM documents d WHERE d.collection_uid = c.uid AND d.vector_count > 0) AS has_vectors,
+    (SELECT coalesce(sum(weight), 0)::bigint FROM changes WHERE collection_uid = c.uid) AS changes,
+    (SELECT count(*) FROM documents d WHERE d.expire_time <= now() AND d.collection_uid = c.uid) AS expired
 FROM collections c WHERE tenant = $1 AND collection = ANY($2)
 """
 _COUNTED = """
@@ -207,6 +209,7 @@ def _of_row(row: Row) -> Collection:
         document_count=row.get("document_count", 0),
         chunk_count=row.get("chunk_count", 0),
         has_vectors=row.get("has_vectors", False),
+        changes=(row.get("changes", 0), row.get("expired", 0)),
     )
 
 

@@ -239,7 +239,7 @@ async def test_an_embedder_that_changed_is_told_apart(suite: Retrieval) -> None:
     suite.embedder.fingerprint = "hashed-words-2"
     try:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await suite.search("cats", "changed")
+            await suite.search("cats that nobody asked for before", "changed")
         assert (caught.value.code(), reason_of(caught.value)) == (grpc.StatusCode.FAILED_PRECONDITION, "EMBEDDER_UNAVAILABLE")
         assert dict(info_of(caught.value).metadata) == {"collection": "changed", "embedder": "hashing"}
         assert await suite.found("cats", "changed", mode=search_pb2.SEARCH_MODE_SPARSE) == ["cats"]

@@ -76,13 +76,16 @@ def test_markers_side_by_side_cite_one_sentence() -> None:
     assert [text[one.start : one.end] for one in citations] == ["The pipe is long", "The pipe is long"]
 
 
-def test_support_is_the_share_of_words_the_source_holds() -> None:
-    _, (whole, none, part) = check(
-        "The penstock of Kirkwall is 412 metres long. [2] Bananas grow elsewhere. [1] The penstock is 999 metres long. [2]"
+def test_support_is_the_share_of_words_the_best_place_of_the_source_holds() -> None:
+    _, (whole, none, part, other) = check(
+        "The penstock of Kirkwall is 412 metres long. [2] Bananas grow elsewhere. [1] "
+        "The penstock of Kirkwall rusts slowly, people say. [2] The penstock is 999 metres long. [2]"
     )
     assert whole.support == 1.0
+    assert SOURCES[1].text[whole.source_start : whole.source_end] == SOURCES[1].text
     assert none.support == 0.0
     assert 0.2 < part.support < 0.9
+    assert other.support == 0.0, "another number is no support"
 
 
 @given(

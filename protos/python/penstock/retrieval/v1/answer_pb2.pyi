@@ -3,9 +3,12 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -16,6 +19,206 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Verdict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VERDICT_UNSPECIFIED: _Verdict.ValueType  # 0
+    """Never sent."""
+    VERDICT_SUPPORTED: _Verdict.ValueType  # 1
+    """A source says it: a score of 0.5 or more."""
+    VERDICT_CONTRADICTED: _Verdict.ValueType  # 2
+    """A source says nearly it, but with another number, date or name, or the opposite; see `vetoes`."""
+    VERDICT_UNSUPPORTED: _Verdict.ValueType  # 3
+    """No source says it."""
+    VERDICT_UNSCORED: _Verdict.ValueType  # 4
+    """Nothing can be told: a question, a sentence without words, or one in a language that is none of the sources' and that the
+    embedder does not know.
+    """
+
+class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
+    """What becomes of a sentence of an answer, compared with the sources."""
+
+VERDICT_UNSPECIFIED: Verdict.ValueType  # 0
+"""Never sent."""
+VERDICT_SUPPORTED: Verdict.ValueType  # 1
+"""A source says it: a score of 0.5 or more."""
+VERDICT_CONTRADICTED: Verdict.ValueType  # 2
+"""A source says nearly it, but with another number, date or name, or the opposite; see `vetoes`."""
+VERDICT_UNSUPPORTED: Verdict.ValueType  # 3
+"""No source says it."""
+VERDICT_UNSCORED: Verdict.ValueType  # 4
+"""Nothing can be told: a question, a sentence without words, or one in a language that is none of the sources' and that the
+embedder does not know.
+"""
+Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
+
+class _Veto:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VetoEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Veto.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VETO_UNSPECIFIED: _Veto.ValueType  # 0
+    """Never sent."""
+    VETO_NUMBER: _Veto.ValueType  # 1
+    """A number, or its unit."""
+    VETO_DATE: _Veto.ValueType  # 2
+    """A date."""
+    VETO_NAME: _Veto.ValueType  # 3
+    """A name."""
+    VETO_NEGATION: _Veto.ValueType  # 4
+    """One says what the other denies."""
+
+class Veto(_Veto, metaclass=_VetoEnumTypeWrapper):
+    """What in a sentence does not agree with the source that is nearest to it."""
+
+VETO_UNSPECIFIED: Veto.ValueType  # 0
+"""Never sent."""
+VETO_NUMBER: Veto.ValueType  # 1
+"""A number, or its unit."""
+VETO_DATE: Veto.ValueType  # 2
+"""A date."""
+VETO_NAME: Veto.ValueType  # 3
+"""A name."""
+VETO_NEGATION: Veto.ValueType  # 4
+"""One says what the other denies."""
+Global___Veto: _TypeAlias = Veto  # noqa: Y015
+
+class _NothingFoundPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NothingFoundPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NothingFoundPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NOTHING_FOUND_POLICY_UNSPECIFIED: _NothingFoundPolicy.ValueType  # 0
+    """Means NOTHING_FOUND_POLICY_REFUSE."""
+    NOTHING_FOUND_POLICY_REFUSE: _NothingFoundPolicy.ValueType  # 1
+    """Says in the language of the question that the documents do not answer it. No model is asked."""
+    NOTHING_FOUND_POLICY_ANSWER_WITHOUT_CONTEXT: _NothingFoundPolicy.ValueType  # 2
+    """Has the model answer by itself; the text begins with the notice that it does not come from the documents. A model that
+    cannot, such as `extractive`, refuses.
+    """
+
+class NothingFoundPolicy(_NothingFoundPolicy, metaclass=_NothingFoundPolicyEnumTypeWrapper):
+    """What to do when no passage is relevant enough."""
+
+NOTHING_FOUND_POLICY_UNSPECIFIED: NothingFoundPolicy.ValueType  # 0
+"""Means NOTHING_FOUND_POLICY_REFUSE."""
+NOTHING_FOUND_POLICY_REFUSE: NothingFoundPolicy.ValueType  # 1
+"""Says in the language of the question that the documents do not answer it. No model is asked."""
+NOTHING_FOUND_POLICY_ANSWER_WITHOUT_CONTEXT: NothingFoundPolicy.ValueType  # 2
+"""Has the model answer by itself; the text begins with the notice that it does not come from the documents. A model that
+cannot, such as `extractive`, refuses.
+"""
+Global___NothingFoundPolicy: _TypeAlias = NothingFoundPolicy  # noqa: Y015
+
+class _AnswerBasis:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AnswerBasisEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AnswerBasis.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ANSWER_BASIS_UNSPECIFIED: _AnswerBasis.ValueType  # 0
+    """Never sent."""
+    ANSWER_BASIS_PASSAGES: _AnswerBasis.ValueType  # 1
+    """From passages."""
+    ANSWER_BASIS_REFUSAL: _AnswerBasis.ValueType  # 2
+    """From nothing: no passage was relevant enough, and it was refused."""
+    ANSWER_BASIS_MODEL_ALONE: _AnswerBasis.ValueType  # 3
+    """From the model alone: no passage was relevant enough, and the caller wanted an answer all the same."""
+    ANSWER_BASIS_CONVERSATION: _AnswerBasis.ValueType  # 4
+    """From the conversation: chit-chat, for which nothing is searched."""
+
+class AnswerBasis(_AnswerBasis, metaclass=_AnswerBasisEnumTypeWrapper):
+    """What an answer is made from."""
+
+ANSWER_BASIS_UNSPECIFIED: AnswerBasis.ValueType  # 0
+"""Never sent."""
+ANSWER_BASIS_PASSAGES: AnswerBasis.ValueType  # 1
+"""From passages."""
+ANSWER_BASIS_REFUSAL: AnswerBasis.ValueType  # 2
+"""From nothing: no passage was relevant enough, and it was refused."""
+ANSWER_BASIS_MODEL_ALONE: AnswerBasis.ValueType  # 3
+"""From the model alone: no passage was relevant enough, and the caller wanted an answer all the same."""
+ANSWER_BASIS_CONVERSATION: AnswerBasis.ValueType  # 4
+"""From the conversation: chit-chat, for which nothing is searched."""
+Global___AnswerBasis: _TypeAlias = AnswerBasis  # noqa: Y015
+
+class _Degradation:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DegradationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Degradation.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DEGRADATION_UNSPECIFIED: _Degradation.ValueType  # 0
+    """Never sent."""
+    DEGRADATION_RERANK_SKIPPED: _Degradation.ValueType  # 1
+    """The passages were not reranked."""
+    DEGRADATION_FEWER_PASSAGES: _Degradation.ValueType  # 2
+    """Fewer passages than asked for were searched."""
+    DEGRADATION_NEIGHBORS_SKIPPED: _Degradation.ValueType  # 3
+    """Passages were not widened by their neighbours."""
+    DEGRADATION_GROUNDEDNESS_BY_WORDS: _Degradation.ValueType  # 4
+    """Groundedness was judged by words alone."""
+
+class Degradation(_Degradation, metaclass=_DegradationEnumTypeWrapper):
+    """What was left out of an answer because the time allowed was short."""
+
+DEGRADATION_UNSPECIFIED: Degradation.ValueType  # 0
+"""Never sent."""
+DEGRADATION_RERANK_SKIPPED: Degradation.ValueType  # 1
+"""The passages were not reranked."""
+DEGRADATION_FEWER_PASSAGES: Degradation.ValueType  # 2
+"""Fewer passages than asked for were searched."""
+DEGRADATION_NEIGHBORS_SKIPPED: Degradation.ValueType  # 3
+"""Passages were not widened by their neighbours."""
+DEGRADATION_GROUNDEDNESS_BY_WORDS: Degradation.ValueType  # 4
+"""Groundedness was judged by words alone."""
+Global___Degradation: _TypeAlias = Degradation  # noqa: Y015
+
+class _Intent:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _IntentEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Intent.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    INTENT_UNSPECIFIED: _Intent.ValueType  # 0
+    """A question outside of a conversation."""
+    INTENT_NEW_TOPIC: _Intent.ValueType  # 1
+    """Something that was not talked about."""
+    INTENT_FOLLOW_UP: _Intent.ValueType  # 2
+    """More about what was talked about; the question is not complete without it."""
+    INTENT_CLARIFICATION: _Intent.ValueType  # 3
+    """What the answer before means."""
+    INTENT_CONTINUATION: _Intent.ValueType  # 4
+    """To go on with the answer before."""
+    INTENT_CORRECTION: _Intent.ValueType  # 5
+    """To set right the question or the answer before."""
+    INTENT_CHIT_CHAT: _Intent.ValueType  # 6
+    """A greeting, thanks and the like: nothing is searched."""
+
+class Intent(_Intent, metaclass=_IntentEnumTypeWrapper):
+    """What a question in a conversation is after."""
+
+INTENT_UNSPECIFIED: Intent.ValueType  # 0
+"""A question outside of a conversation."""
+INTENT_NEW_TOPIC: Intent.ValueType  # 1
+"""Something that was not talked about."""
+INTENT_FOLLOW_UP: Intent.ValueType  # 2
+"""More about what was talked about; the question is not complete without it."""
+INTENT_CLARIFICATION: Intent.ValueType  # 3
+"""What the answer before means."""
+INTENT_CONTINUATION: Intent.ValueType  # 4
+"""To go on with the answer before."""
+INTENT_CORRECTION: Intent.ValueType  # 5
+"""To set right the question or the answer before."""
+INTENT_CHIT_CHAT: Intent.ValueType  # 6
+"""A greeting, thanks and the like: nothing is searched."""
+Global___Intent: _TypeAlias = Intent  # noqa: Y015
 
 @_typing.final
 class Citation(_message.Message):
@@ -30,6 +233,8 @@ class Citation(_message.Message):
     START_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
     SUPPORT_FIELD_NUMBER: _builtins.int
+    SOURCE_START_FIELD_NUMBER: _builtins.int
+    SOURCE_END_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """The marker's number in the text, from 1: the place of the source in `sources`."""
     collection: _builtins.str
@@ -43,7 +248,13 @@ class Citation(_message.Message):
     end: _builtins.int
     """Where it ends, exclusive; the marker itself follows."""
     support: _builtins.float
-    """How much of the sentence the source supports, 0 to 1: the share of its weighted words that the source holds."""
+    """How much of the sentence the source supports, 0 to 1: the share of its weighted words that the best place of the source holds;
+    0 where the source has another number, date or name, or says the opposite.
+    """
+    source_start: _builtins.int
+    """Where the supporting sentences start in the document's text, in characters from 0."""
+    source_end: _builtins.int
+    """Where they end, exclusive; `source_start` where nothing supports the sentence."""
     def __init__(
         self,
         *,
@@ -54,14 +265,104 @@ class Citation(_message.Message):
         start: _builtins.int = ...,
         end: _builtins.int = ...,
         support: _builtins.float = ...,
+        source_start: _builtins.int = ...,
+        source_end: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "collection", b"collection", "document", b"document", "end", b"end", "number", b"number", "start", b"start", "support", b"support"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "collection", b"collection", "document", b"document", "end", b"end", "number", b"number", "source_end", b"source_end", "source_start", b"source_start", "start", b"start", "support", b"support"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Citation: _TypeAlias = Citation  # noqa: Y015
+
+@_typing.final
+class SentenceGroundedness(_message.Message):
+    """A sentence of an answer, compared with the sources."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    VETOES_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    SOURCE_START_FIELD_NUMBER: _builtins.int
+    SOURCE_END_FIELD_NUMBER: _builtins.int
+    start: _builtins.int
+    """Where it starts in the answer's text, in characters from 0."""
+    end: _builtins.int
+    """Where it ends, exclusive, with its citation markers."""
+    verdict: Global___Verdict.ValueType
+    """What becomes of it."""
+    score: _builtins.float
+    """0 to 1; absent where unscored. docs/how-to/answers.md has the formula."""
+    number: _builtins.int
+    """Place of the nearest source in `sources`, from 1; 0 where none is near."""
+    source_start: _builtins.int
+    """Where the nearest sentences start in that source's document, in characters from 0."""
+    source_end: _builtins.int
+    """Where they end, exclusive."""
+    @_builtins.property
+    def vetoes(self) -> _containers.RepeatedScalarFieldContainer[Global___Veto.ValueType]:
+        """What does not agree with the nearest source; empty where it is supported."""
+
+    def __init__(
+        self,
+        *,
+        start: _builtins.int = ...,
+        end: _builtins.int = ...,
+        verdict: Global___Verdict.ValueType = ...,
+        score: _builtins.float | None = ...,
+        vetoes: _abc.Iterable[Global___Veto.ValueType] | None = ...,
+        number: _builtins.int = ...,
+        source_start: _builtins.int = ...,
+        source_end: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "score", b"score"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "end", b"end", "number", b"number", "score", b"score", "source_end", b"source_end", "source_start", b"source_start", "start", b"start", "verdict", b"verdict", "vetoes", b"vetoes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__score: _TypeAlias = _typing.Literal["score"]  # noqa: Y015
+    _WhichOneofArgType__score: _TypeAlias = _typing.Literal["_score", b"_score"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__score) -> _WhichOneofReturnType__score | None: ...
+
+Global___SentenceGroundedness: _TypeAlias = SentenceGroundedness  # noqa: Y015
+
+@_typing.final
+class Groundedness(_message.Message):
+    """How far an answer rests on its sources."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCORE_FIELD_NUMBER: _builtins.int
+    SENTENCES_FIELD_NUMBER: _builtins.int
+    BY_MEANING_FIELD_NUMBER: _builtins.int
+    score: _builtins.float
+    """The mean over the scored sentences, weighted by their length, 0 to 1; absent where none could be scored."""
+    by_meaning: _builtins.bool
+    """Whether vectors took part; otherwise sentences were compared by their words alone."""
+    @_builtins.property
+    def sentences(self) -> _containers.RepeatedCompositeFieldContainer[Global___SentenceGroundedness]:
+        """Every sentence, in the order of the text."""
+
+    def __init__(
+        self,
+        *,
+        score: _builtins.float | None = ...,
+        sentences: _abc.Iterable[Global___SentenceGroundedness] | None = ...,
+        by_meaning: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "score", b"score"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "by_meaning", b"by_meaning", "score", b"score", "sentences", b"sentences"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__score: _TypeAlias = _typing.Literal["score"]  # noqa: Y015
+    _WhichOneofArgType__score: _TypeAlias = _typing.Literal["_score", b"_score"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__score) -> _WhichOneofReturnType__score | None: ...
+
+Global___Groundedness: _TypeAlias = Groundedness  # noqa: Y015
 
 @_typing.final
 class AnswerTimings(_message.Message):

@@ -29,6 +29,26 @@ class AnswerRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class AttributesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     COLLECTIONS_FIELD_NUMBER: _builtins.int
     QUERY_FIELD_NUMBER: _builtins.int
     TOP_K_FIELD_NUMBER: _builtins.int
@@ -47,6 +67,7 @@ class AnswerRequest(_message.Message):
     NOTHING_FOUND_FIELD_NUMBER: _builtins.int
     CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     """The question, 1 to 32768 bytes in UTF-8."""
     top_k: _builtins.int
@@ -99,6 +120,12 @@ class AnswerRequest(_message.Message):
     def fusion(self) -> _search_pb2.Fusion:
         """How the rankings of a hybrid search are fused; absent means `rrf`."""
 
+    @_builtins.property
+    def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What is known of the request, for the targeting of experiments, such as {"lang": "ru"}; up to 50, names of up to 64 and
+        values of up to 256 characters. `tenant` is set by the service.
+        """
+
     def __init__(
         self,
         *,
@@ -120,10 +147,11 @@ class AnswerRequest(_message.Message):
         nothing_found: _answer_pb2.NothingFoundPolicy.ValueType = ...,
         context_tokens: _builtins.int | None = ...,
         cache: _generation_pb2.CacheMode.ValueType = ...,
+        attributes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens", "_max_tokens", b"_max_tokens", "_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "_reranker", b"_reranker", "_top_k", b"_top_k", "context_tokens", b"context_tokens", "filter", b"filter", "fusion", b"fusion", "max_tokens", b"max_tokens", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "reranker", b"reranker", "sampling", b"sampling", "top_k", b"top_k"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens", "_max_tokens", b"_max_tokens", "_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "_reranker", b"_reranker", "_top_k", b"_top_k", "cache", b"cache", "collections", b"collections", "context_tokens", b"context_tokens", "conversation", b"conversation", "filter", b"filter", "fusion", b"fusion", "max_tokens", b"max_tokens", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "mode", b"mode", "model", b"model", "neighbors", b"neighbors", "nothing_found", b"nothing_found", "query", b"query", "reranker", b"reranker", "sampling", b"sampling", "top_k", b"top_k", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens", "_max_tokens", b"_max_tokens", "_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "_reranker", b"_reranker", "_top_k", b"_top_k", "attributes", b"attributes", "cache", b"cache", "collections", b"collections", "context_tokens", b"context_tokens", "conversation", b"conversation", "filter", b"filter", "fusion", b"fusion", "max_tokens", b"max_tokens", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "mode", b"mode", "model", b"model", "neighbors", b"neighbors", "nothing_found", b"nothing_found", "query", b"query", "reranker", b"reranker", "sampling", b"sampling", "top_k", b"top_k", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__context_tokens: _TypeAlias = _typing.Literal["context_tokens"]  # noqa: Y015
     _WhichOneofArgType__context_tokens: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens"]  # noqa: Y015
@@ -177,6 +205,7 @@ class AnswerResponse(_message.Message):
     INTENT_CONFIDENCE_FIELD_NUMBER: _builtins.int
     REWRITTEN_QUERY_FIELD_NUMBER: _builtins.int
     CACHED_FIELD_NUMBER: _builtins.int
+    ASSIGNMENTS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The answer. `[n]` marks what rests on source n."""
     variant: _builtins.str
@@ -229,6 +258,10 @@ class AnswerResponse(_message.Message):
     def degradations(self) -> _containers.RepeatedScalarFieldContainer[_answer_pb2.Degradation.ValueType]:
         """What was left out because the time allowed was short."""
 
+    @_builtins.property
+    def assignments(self) -> _containers.RepeatedCompositeFieldContainer[_assignment_pb2.Assignment]:
+        """All assignments behind it, one for each layer of experiments that took part; the first one is `assignment`."""
+
     def __init__(
         self,
         *,
@@ -251,10 +284,11 @@ class AnswerResponse(_message.Message):
         intent_confidence: _builtins.float = ...,
         rewritten_query: _builtins.str = ...,
         cached: _builtins.bool = ...,
+        assignments: _abc.Iterable[_assignment_pb2.Assignment] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "groundedness", b"groundedness", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "basis", b"basis", "cached", b"cached", "citations", b"citations", "conversation", b"conversation", "degradations", b"degradations", "engine", b"engine", "finish_reason", b"finish_reason", "groundedness", b"groundedness", "intent", b"intent", "intent_confidence", b"intent_confidence", "model", b"model", "request_id", b"request_id", "rewritten_query", b"rewritten_query", "sources", b"sources", "text", b"text", "timings", b"timings", "usage", b"usage", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "assignments", b"assignments", "basis", b"basis", "cached", b"cached", "citations", b"citations", "conversation", b"conversation", "degradations", b"degradations", "engine", b"engine", "finish_reason", b"finish_reason", "groundedness", b"groundedness", "intent", b"intent", "intent_confidence", b"intent_confidence", "model", b"model", "request_id", b"request_id", "rewritten_query", b"rewritten_query", "sources", b"sources", "text", b"text", "timings", b"timings", "usage", b"usage", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -265,6 +299,26 @@ class StreamAnswerRequest(_message.Message):
     """A question. The same fields as AnswerRequest."""
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class AttributesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     COLLECTIONS_FIELD_NUMBER: _builtins.int
     QUERY_FIELD_NUMBER: _builtins.int
@@ -284,6 +338,7 @@ class StreamAnswerRequest(_message.Message):
     NOTHING_FOUND_FIELD_NUMBER: _builtins.int
     CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     """The question, 1 to 32768 bytes in UTF-8."""
     top_k: _builtins.int
@@ -336,6 +391,12 @@ class StreamAnswerRequest(_message.Message):
     def fusion(self) -> _search_pb2.Fusion:
         """How the rankings of a hybrid search are fused; absent means `rrf`."""
 
+    @_builtins.property
+    def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What is known of the request, for the targeting of experiments, such as {"lang": "ru"}; up to 50, names of up to 64 and
+        values of up to 256 characters. `tenant` is set by the service.
+        """
+
     def __init__(
         self,
         *,
@@ -357,10 +418,11 @@ class StreamAnswerRequest(_message.Message):
         nothing_found: _answer_pb2.NothingFoundPolicy.ValueType = ...,
         context_tokens: _builtins.int | None = ...,
         cache: _generation_pb2.CacheMode.ValueType = ...,
+        attributes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens", "_max_tokens", b"_max_tokens", "_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "_reranker", b"_reranker", "_top_k", b"_top_k", "context_tokens", b"context_tokens", "filter", b"filter", "fusion", b"fusion", "max_tokens", b"max_tokens", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "reranker", b"reranker", "sampling", b"sampling", "top_k", b"top_k"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens", "_max_tokens", b"_max_tokens", "_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "_reranker", b"_reranker", "_top_k", b"_top_k", "cache", b"cache", "collections", b"collections", "context_tokens", b"context_tokens", "conversation", b"conversation", "filter", b"filter", "fusion", b"fusion", "max_tokens", b"max_tokens", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "mode", b"mode", "model", b"model", "neighbors", b"neighbors", "nothing_found", b"nothing_found", "query", b"query", "reranker", b"reranker", "sampling", b"sampling", "top_k", b"top_k", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens", "_max_tokens", b"_max_tokens", "_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "_reranker", b"_reranker", "_top_k", b"_top_k", "attributes", b"attributes", "cache", b"cache", "collections", b"collections", "context_tokens", b"context_tokens", "conversation", b"conversation", "filter", b"filter", "fusion", b"fusion", "max_tokens", b"max_tokens", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "mode", b"mode", "model", b"model", "neighbors", b"neighbors", "nothing_found", b"nothing_found", "query", b"query", "reranker", b"reranker", "sampling", b"sampling", "top_k", b"top_k", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__context_tokens: _TypeAlias = _typing.Literal["context_tokens"]  # noqa: Y015
     _WhichOneofArgType__context_tokens: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens"]  # noqa: Y015
@@ -451,6 +513,7 @@ class AnswerSources(_message.Message):
     INTENT_CONFIDENCE_FIELD_NUMBER: _builtins.int
     REWRITTEN_QUERY_FIELD_NUMBER: _builtins.int
     CACHED_FIELD_NUMBER: _builtins.int
+    ASSIGNMENTS_FIELD_NUMBER: _builtins.int
     variant: _builtins.str
     """Id of the variant that shapes the answer; empty when no experiment takes part."""
     request_id: _builtins.str
@@ -481,6 +544,10 @@ class AnswerSources(_message.Message):
     def degradations(self) -> _containers.RepeatedScalarFieldContainer[_answer_pb2.Degradation.ValueType]:
         """What was left out so far because the time allowed was short."""
 
+    @_builtins.property
+    def assignments(self) -> _containers.RepeatedCompositeFieldContainer[_assignment_pb2.Assignment]:
+        """All assignments behind it, one for each layer of experiments that took part; the first one is `assignment`."""
+
     def __init__(
         self,
         *,
@@ -496,10 +563,11 @@ class AnswerSources(_message.Message):
         intent_confidence: _builtins.float = ...,
         rewritten_query: _builtins.str = ...,
         cached: _builtins.bool = ...,
+        assignments: _abc.Iterable[_assignment_pb2.Assignment] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "basis", b"basis", "cached", b"cached", "degradations", b"degradations", "hits", b"hits", "intent", b"intent", "intent_confidence", b"intent_confidence", "mode", b"mode", "mode_note", b"mode_note", "request_id", b"request_id", "rewritten_query", b"rewritten_query", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "assignments", b"assignments", "basis", b"basis", "cached", b"cached", "degradations", b"degradations", "hits", b"hits", "intent", b"intent", "intent_confidence", b"intent_confidence", "mode", b"mode", "mode_note", b"mode_note", "request_id", b"request_id", "rewritten_query", b"rewritten_query", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

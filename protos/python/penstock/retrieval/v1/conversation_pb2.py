@@ -27,7 +27,7 @@ from penstock.retrieval.v1 import answer_pb2 as penstock_dot_retrieval_dot_v1_do
 from penstock.retrieval.v1 import search_pb2 as penstock_dot_retrieval_dot_v1_dot_search__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(penstock/retrieval/v1/conversation.proto\x12\x15penstock.retrieval.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"penstock/retrieval/v1/answer.proto\x1a\"penstock/retrieval/v1/search.proto\"\x94\x02\n\x04Turn\x12\x14\n\x05query\x18\x01 \x01(\tR\x05query\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\x12\x34\n\x07sources\x18\x03 \x03(\x0b\x32\x1a.penstock.retrieval.v1.HitR\x07sources\x12=\n\tcitations\x18\x04 \x03(\x0b\x32\x1f.penstock.retrieval.v1.CitationR\tcitations\x12;\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x14\n\x05model\x18\x06 \x01(\tR\x05model\x12\x1a\n\x08\x63omplete\x18\x07 \x01(\x08R\x08\x63omplete\"\xa2\x01\n\x0c\x43onversation\x12\"\n\x0c\x63onversation\x18\x01 \x01(\tR\x0c\x63onversation\x12\x31\n\x05turns\x18\x02 \x03(\x0b\x32\x1b.penstock.retrieval.v1.TurnR\x05turns\x12;\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTimeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(penstock/retrieval/v1/conversation.proto\x12\x15penstock.retrieval.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"penstock/retrieval/v1/answer.proto\x1a\"penstock/retrieval/v1/search.proto\"\xdb\x03\n\x04Turn\x12\x14\n\x05query\x18\x01 \x01(\tR\x05query\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\x12\x34\n\x07sources\x18\x03 \x03(\x0b\x32\x1a.penstock.retrieval.v1.HitR\x07sources\x12=\n\tcitations\x18\x04 \x03(\x0b\x32\x1f.penstock.retrieval.v1.CitationR\tcitations\x12;\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x14\n\x05model\x18\x06 \x01(\tR\x05model\x12\x1a\n\x08\x63omplete\x18\x07 \x01(\x08R\x08\x63omplete\x12\x35\n\x06intent\x18( \x01(\x0e\x32\x1d.penstock.retrieval.v1.IntentR\x06intent\x12+\n\x11intent_confidence\x18) \x01(\x01R\x10intentConfidence\x12\'\n\x0frewritten_query\x18* \x01(\tR\x0erewrittenQuery\x12\x38\n\x05\x62\x61sis\x18+ \x01(\x0e\x32\".penstock.retrieval.v1.AnswerBasisR\x05\x62\x61sis\"\xf3\x01\n\x0c\x43onversation\x12\"\n\x0c\x63onversation\x18\x01 \x01(\tR\x0c\x63onversation\x12\x31\n\x05turns\x18\x02 \x03(\x0b\x32\x1b.penstock.retrieval.v1.TurnR\x05turns\x12;\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x12\n\x04user\x18( \x01(\tR\x04user\x12;\n\x0b\x65xpire_time\x18) \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTimeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,7 +35,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock.retrieval.v1.conve
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TURN']._serialized_start=173
-  _globals['_TURN']._serialized_end=449
-  _globals['_CONVERSATION']._serialized_start=452
-  _globals['_CONVERSATION']._serialized_end=614
+  _globals['_TURN']._serialized_end=648
+  _globals['_CONVERSATION']._serialized_start=651
+  _globals['_CONVERSATION']._serialized_end=894
 # @@protoc_insertion_point(module_scope)

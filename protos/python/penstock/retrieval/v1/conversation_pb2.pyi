@@ -34,6 +34,10 @@ class Turn(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
+    INTENT_FIELD_NUMBER: _builtins.int
+    INTENT_CONFIDENCE_FIELD_NUMBER: _builtins.int
+    REWRITTEN_QUERY_FIELD_NUMBER: _builtins.int
+    BASIS_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     """The question."""
     text: _builtins.str
@@ -42,6 +46,14 @@ class Turn(_message.Message):
     """The model that answered."""
     complete: _builtins.bool
     """Whether the answer came to its end."""
+    intent: _answer_pb2.Intent.ValueType
+    """What the question was after."""
+    intent_confidence: _builtins.float
+    """How sure that is, 0 to 1."""
+    rewritten_query: _builtins.str
+    """The question made complete from the conversation; empty when it was complete."""
+    basis: _answer_pb2.AnswerBasis.ValueType
+    """What the answer was made from."""
     @_builtins.property
     def sources(self) -> _containers.RepeatedCompositeFieldContainer[_search_pb2.Hit]:
         """The passages it was answered from."""
@@ -64,10 +76,14 @@ class Turn(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         model: _builtins.str = ...,
         complete: _builtins.bool = ...,
+        intent: _answer_pb2.Intent.ValueType = ...,
+        intent_confidence: _builtins.float = ...,
+        rewritten_query: _builtins.str = ...,
+        basis: _answer_pb2.AnswerBasis.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["citations", b"citations", "complete", b"complete", "create_time", b"create_time", "model", b"model", "query", b"query", "sources", b"sources", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "citations", b"citations", "complete", b"complete", "create_time", b"create_time", "intent", b"intent", "intent_confidence", b"intent_confidence", "model", b"model", "query", b"query", "rewritten_query", b"rewritten_query", "sources", b"sources", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -82,8 +98,12 @@ class Conversation(_message.Message):
     CONVERSATION_FIELD_NUMBER: _builtins.int
     TURNS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     conversation: _builtins.str
     """Its id."""
+    user: _builtins.str
+    """The user whose it is; empty where nobody was named."""
     @_builtins.property
     def turns(self) -> _containers.RepeatedCompositeFieldContainer[Global___Turn]:
         """Oldest first."""
@@ -92,16 +112,22 @@ class Conversation(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When its first question came."""
 
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is deleted unless another question comes; absent where conversations are kept for ever."""
+
     def __init__(
         self,
         *,
         conversation: _builtins.str = ...,
         turns: _abc.Iterable[Global___Turn] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        user: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation", b"conversation", "create_time", b"create_time", "turns", b"turns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation", b"conversation", "create_time", b"create_time", "expire_time", b"expire_time", "turns", b"turns", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

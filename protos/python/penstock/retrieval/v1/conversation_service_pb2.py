@@ -27,7 +27,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from penstock.retrieval.v1 import conversation_pb2 as penstock_dot_retrieval_dot_v1_dot_conversation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0penstock/retrieval/v1/conversation_service.proto\x12\x15penstock.retrieval.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a(penstock/retrieval/v1/conversation.proto\"L\n\x16GetConversationRequest\x12\x32\n\x0c\x63onversation\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x0c\x63onversation\"b\n\x17GetConversationResponse\x12G\n\x0c\x63onversation\x18\x01 \x01(\x0b\x32#.penstock.retrieval.v1.ConversationR\x0c\x63onversation\"O\n\x19\x44\x65leteConversationRequest\x12\x32\n\x0c\x63onversation\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x0c\x63onversation\"\x1c\n\x1a\x44\x65leteConversationResponse2\xdb\x02\n\x13\x43onversationService\x12\x9d\x01\n\x0fGetConversation\x12-.penstock.retrieval.v1.GetConversationRequest\x1a..penstock.retrieval.v1.GetConversationResponse\"+\x90\x02\x01\x82\xd3\xe4\x93\x02\"\x12 /v1/conversations/{conversation}\x12\xa3\x01\n\x12\x44\x65leteConversation\x12\x30.penstock.retrieval.v1.DeleteConversationRequest\x1a\x31.penstock.retrieval.v1.DeleteConversationResponse\"(\x82\xd3\xe4\x93\x02\"* /v1/conversations/{conversation}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0penstock/retrieval/v1/conversation_service.proto\x12\x15penstock.retrieval.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a(penstock/retrieval/v1/conversation.proto\"j\n\x16GetConversationRequest\x12\x32\n\x0c\x63onversation\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x0c\x63onversation\x12\x1c\n\x04user\x18( \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x04user\"b\n\x17GetConversationResponse\x12G\n\x0c\x63onversation\x18\x01 \x01(\x0b\x32#.penstock.retrieval.v1.ConversationR\x0c\x63onversation\"m\n\x19\x44\x65leteConversationRequest\x12\x32\n\x0c\x63onversation\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x0c\x63onversation\x12\x1c\n\x04user\x18( \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x04user\"\x1c\n\x1a\x44\x65leteConversationResponse2\xdb\x02\n\x13\x43onversationService\x12\x9d\x01\n\x0fGetConversation\x12-.penstock.retrieval.v1.GetConversationRequest\x1a..penstock.retrieval.v1.GetConversationResponse\"+\x90\x02\x01\x82\xd3\xe4\x93\x02\"\x12 /v1/conversations/{conversation}\x12\xa3\x01\n\x12\x44\x65leteConversation\x12\x30.penstock.retrieval.v1.DeleteConversationRequest\x1a\x31.penstock.retrieval.v1.DeleteConversationResponse\"(\x82\xd3\xe4\x93\x02\"* /v1/conversations/{conversation}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,20 +36,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GETCONVERSATIONREQUEST'].fields_by_name['conversation']._loaded_options = None
   _globals['_GETCONVERSATIONREQUEST'].fields_by_name['conversation']._serialized_options = b'\342A\001\002\272H\007r\005\020\001\030\200\001'
+  _globals['_GETCONVERSATIONREQUEST'].fields_by_name['user']._loaded_options = None
+  _globals['_GETCONVERSATIONREQUEST'].fields_by_name['user']._serialized_options = b'\272H\005r\003\030\200\002'
   _globals['_DELETECONVERSATIONREQUEST'].fields_by_name['conversation']._loaded_options = None
   _globals['_DELETECONVERSATIONREQUEST'].fields_by_name['conversation']._serialized_options = b'\342A\001\002\272H\007r\005\020\001\030\200\001'
+  _globals['_DELETECONVERSATIONREQUEST'].fields_by_name['user']._loaded_options = None
+  _globals['_DELETECONVERSATIONREQUEST'].fields_by_name['user']._serialized_options = b'\272H\005r\003\030\200\002'
   _globals['_CONVERSATIONSERVICE'].methods_by_name['GetConversation']._loaded_options = None
   _globals['_CONVERSATIONSERVICE'].methods_by_name['GetConversation']._serialized_options = b'\220\002\001\202\323\344\223\002\"\022 /v1/conversations/{conversation}'
   _globals['_CONVERSATIONSERVICE'].methods_by_name['DeleteConversation']._loaded_options = None
   _globals['_CONVERSATIONSERVICE'].methods_by_name['DeleteConversation']._serialized_options = b'\202\323\344\223\002\"* /v1/conversations/{conversation}'
   _globals['_GETCONVERSATIONREQUEST']._serialized_start=180
-  _globals['_GETCONVERSATIONREQUEST']._serialized_end=256
-  _globals['_GETCONVERSATIONRESPONSE']._serialized_start=258
-  _globals['_GETCONVERSATIONRESPONSE']._serialized_end=356
-  _globals['_DELETECONVERSATIONREQUEST']._serialized_start=358
-  _globals['_DELETECONVERSATIONREQUEST']._serialized_end=437
-  _globals['_DELETECONVERSATIONRESPONSE']._serialized_start=439
-  _globals['_DELETECONVERSATIONRESPONSE']._serialized_end=467
-  _globals['_CONVERSATIONSERVICE']._serialized_start=470
-  _globals['_CONVERSATIONSERVICE']._serialized_end=817
+  _globals['_GETCONVERSATIONREQUEST']._serialized_end=286
+  _globals['_GETCONVERSATIONRESPONSE']._serialized_start=288
+  _globals['_GETCONVERSATIONRESPONSE']._serialized_end=386
+  _globals['_DELETECONVERSATIONREQUEST']._serialized_start=388
+  _globals['_DELETECONVERSATIONREQUEST']._serialized_end=497
+  _globals['_DELETECONVERSATIONRESPONSE']._serialized_start=499
+  _globals['_DELETECONVERSATIONRESPONSE']._serialized_end=527
+  _globals['_CONVERSATIONSERVICE']._serialized_start=530
+  _globals['_CONVERSATIONSERVICE']._serialized_end=877
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,1 @@
+"""What an answer goes through: plan, passages, prompt, judgement."""

@@ -1,0 +1,1 @@
+"""What retrieval does not do twice: embedding, searching, answering."""

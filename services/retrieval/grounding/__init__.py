@@ -1,0 +1,1 @@
+"""How far what an answer says rests on its sources."""

@@ -1,0 +1,1 @@
+"""What a question in a conversation is after, and what it means without the conversation."""
