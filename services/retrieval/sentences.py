@@ -28,6 +28,8 @@ _RUSSIAN: Final = (
     "ред гл прим сокр"
 )
 _ABBREVIATIONS: Final = frozenset(_ENGLISH.split()) | frozenset(_RUSSIAN.split())
+# These end a list and so, before a capital, mostly the sentence too: nobody's name follows them.
+_CLOSING: Final = re.compile(r"(?:(?<!\w)т\.\s?[дп]|(?<!\w)и\s(?:др|пр|проч)|(?<!\w)etc)$", re.IGNORECASE)
 
 
 def sentence_ends(text: str) -> Iterator[int]:
@@ -47,6 +49,8 @@ def _ends_sentence(text: str, stop: int, following: int) -> bool:
         return False
     found = _LAST_WORD.search(text, max(0, stop - _WORD_TAIL), stop)
     if found is None:
+        return True
+    if _CLOSING.search(text, max(0, stop - _WORD_TAIL), stop):
         return True
     word = found[1]
     # A single letter is an initial, or `г.` for year and city; the stop after a Latin `I` may end a sentence.

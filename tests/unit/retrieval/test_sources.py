@@ -217,7 +217,7 @@ def test_json_lines(tmp_path: Path) -> None:
     first = found[0]
     assert isinstance(first, Entry)
     assert (first.name, first.title, first.reading.text) == ("d1", "Pumps", "They lift.")
-    assert first.metadata == {"year": 1999, "tags": ["a"], "deep.x.y": True}
+    assert first.metadata == {"year": 1999, "tags": ["a", "b"], "deep.x.y": True}
     texts = told(found)
     assert texts["7"] == "one\n\ntwo"
     third = found[2]
