@@ -114,6 +114,7 @@ def main() -> None:
             semantic=semantic,
         )
         figures = _figures(models, memory)
+        admission.waited = figures.waited
         Gauges(None if house.borrowed else models, router, admission, (answers, vectors))
         LearningGauges(learning)
         model_service: model_service_pb2_grpc.ModelServiceServicer

@@ -15,7 +15,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from services.chassis.errors import Failure, Reason
@@ -121,6 +121,15 @@ class Load:
     waiting: int
 
 
+class Ending(StrEnum):
+    """How a request's wait for room ended."""
+
+    ADMITTED = "admitted"
+    REFUSED = "refused"
+    EXPIRED = "expired"
+    LEFT = "left"
+
+
 class Neighbors(Protocol):
     """The other processes that share a ledger."""
 
@@ -150,6 +159,10 @@ class Admission:
         open_ledger: Opens what is counted in; of this process alone where not given.
         neighbors: The processes that share it; None where there are none.
 
+    Attributes:
+        waited: Told how long each request has waited, 0 too, and how that ended: it was ADMITTED; REFUSED, as the queue was
+            full; EXPIRED, as it had waited for long enough, or its caller had; or its caller had LEFT.
+
     Raises:
         ValueError: The reserved permits leave no room for the rest.
     """
@@ -175,6 +188,7 @@ class Admission:
         self._clock = clock
         self._mean_seconds = 1.0
         self._reaped = 0.0
+        self.waited: Callable[[Priority, float, Ending], None] = lambda *_: None
         tenants = _power_of_two(4 * (room + sum(one.queue for one in classes.values()))) if tenant_room else 0
         limits = f"{room} {tenant_room} {sorted(classes.items())}"
         self._ledger = (open_ledger or _private)(tenants, limits)
@@ -206,9 +220,12 @@ class Admission:
         lane = self._lanes[priority]
         waiter = self._taken_or_lined_up(priority, lane, tenant, now)
         if waiter is None:
+            self.waited(priority, 0.0, Ending.ADMITTED)
             return Permit(self, priority, tenant, 0.0, now)
         await self._wait(waiter, lane, most_seconds)
-        return Permit(self, priority, tenant, self._clock() - now, self._clock())
+        began = self._clock()
+        self.waited(priority, began - now, Ending.ADMITTED)
+        return Permit(self, priority, tenant, began - now, began)
 
     def look(self) -> None:
         """Serves whoever waits here and may go, after something has changed in another process."""
@@ -248,6 +265,7 @@ class Admission:
                         return None
             if ledger.total(WAITING, lane.number) >= lane.limits.queue:
                 self._forget(tenant, party)
+                self.waited(priority, 0.0, Ending.REFUSED)
                 raise self._refusal(priority, f"all {lane.limits.queue} places of its queue are taken")
             waiter = _Waiter(priority, tenant, now, now, asyncio.get_running_loop().create_future())
             ledger.add(WAITING, lane.number, 1)
@@ -268,7 +286,9 @@ class Admission:
                 with self._ledger.turn():
                     self._withdraw(waiter, lane)
                     self._hand_out()
-            if not isinstance(error, TimeoutError):
+            is_late = isinstance(error, TimeoutError)
+            self.waited(waiter.priority, self._clock() - waiter.arrived, Ending.EXPIRED if is_late else Ending.LEFT)
+            if not is_late:
                 raise
             if is_callers:
                 raise Failure(

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.core import Metric
 
+    from services.chassis.cache.tiers import Tiers
     from services.inference.admission import Admission
     from services.inference.models import Models
     from services.inference.routing import Router
-    from services.chassis.cache.tiers import Tiers
 
 _BREAKER: Final = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 
@@ -111,9 +111,18 @@ class Gauges(Collector):
             "Requests under way at a backend.",
             labels=("backend", "gen_ai_response_model"),
         )
+        waiting = GaugeMetricFamily(
+            "penstock_inference_backend_queue_depth",
+            "Requests that wait for room at an engine that runs only so many at once.",
+            labels=("backend", "gen_ai_response_model", "priority"),
+        )
         for backend in list(router.backends()):
             labels = (backend.name, backend.found.model.name)
+            if backend.admission is not None:
+                for priority, load in backend.admission.load().items():
+                    waiting.add_metric((*labels, priority.name.lower()), load.waiting)
             breaker.add_metric(labels, _BREAKER[backend.breaker.state])
             in_flight.add_metric(labels, backend.in_flight)
         yield breaker
         yield in_flight
+        yield waiting

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from services.chassis.errors import Reason
+    from services.inference.admission import Ending, Priority
     from services.inference.generation import Completed, Embedded, Event, Request
     from services.inference.serving import Streams
 
@@ -119,7 +120,10 @@ class Figures:
             ("reason", "gen_ai_response_model"),
         )
         self._queued = histogram(
-            "penstock_inference_queue_seconds", "Seconds that a request waited for room, by priority.", ("priority",), _QUEUE
+            "penstock_inference_queue_seconds",
+            "Seconds that a request waited for room, by priority, and how that ended: admitted, refused, expired, left.",
+            ("priority", "outcome"),
+            _QUEUE,
         )
         self._loads = histogram(
             "penstock_inference_model_load_seconds",
@@ -168,7 +172,6 @@ class Figures:
         if finished.usage.input_tokens:
             self._of(self._tokens, *labels, "input").observe(finished.usage.input_tokens)
         timings = finished.timings
-        self._of(self._queued, record.request.priority.name.lower()).observe(timings.queued)
         if timings.first_token is not None:
             self._of(self._first_token, *labels).observe(timings.first_token)
             if output > 1:
@@ -184,6 +187,10 @@ class Figures:
             self._of(self._errors, *labels, failure.reason.value).inc()
         if embedded is not None and embedded.embeddings.input_tokens:
             self._of(self._tokens, *labels, "input").observe(embedded.embeddings.input_tokens)
+
+    def waited(self, priority: Priority, seconds: float, ending: Ending) -> None:
+        """Records a request's wait for room, as `Admission.waited`."""
+        self._of(self._queued, priority.name.lower(), ending.value).observe(seconds)
 
     def loaded(self, engine: str, model: str, seconds: float, reason: Reason | None = None) -> None:
         """Records the loading of a model, or its failure."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
@@ -67,6 +68,10 @@ class Workers:
         with ThreadPoolExecutor(number) as pool:
             return list(pool.map(lambda _: self.generate(**fields).status_code, range(number)))
 
+    def waiting(self) -> float:
+        """How many requests wait at both, by their own metrics."""
+        return sum(_sum(address, "penstock_inference_queue_depth") for address in self.metrics)
+
     def answered(self) -> list[float]:
         """How many generations each worker has ended, by its own metrics."""
         return [_sum(address, "penstock_inference_requests_total") for address in self.metrics]
@@ -125,6 +130,34 @@ def test_a_class_has_its_reserve_over_both(house: Workers) -> None:
         assert {one.result().status_code for one in urgent} == {200}
 
 
+def test_a_full_queue_refuses_with_a_time_to_come_back_and_those_who_leave_make_room(house: Workers) -> None:
+    # 64 requests of this class may wait, at both workers together.
+    async def ask(client: httpx.AsyncClient) -> httpx.Response:
+        return await client.post("/v1/generate", json={"model": "brief", "prompt": "x", "priority": "PRIORITY_SYSTEM"})
+
+    async def crowd() -> list[httpx.Response]:
+        limits = httpx.Limits(max_connections=80)
+        async with httpx.AsyncClient(base_url=house.gateway.http.base_url, timeout=20, limits=limits) as client:
+            tasks = [asyncio.create_task(ask(client)) for _ in range(70)]
+            deadline = time.monotonic() + 10
+            while (house.waiting(), sum(task.done() for task in tasks)) != (64, 6):
+                assert time.monotonic() < deadline, [house.waiting(), sum(task.done() for task in tasks)]
+                await asyncio.sleep(0.05)
+            for task in tasks:
+                task.cancel()
+            return [one for one in await asyncio.gather(*tasks, return_exceptions=True) if isinstance(one, httpx.Response)]
+
+    with streams(house, OPEN_ROOM):
+        refused = asyncio.run(crowd())
+        wait_until(lambda: house.waiting() == 0)
+    for answer in refused:
+        assert answer.status_code == 429
+        assert int(answer.headers["retry-after"]) >= 1
+        assert {"OVERLOADED"} == {detail["reason"] for detail in answer.json()["details"] if "reason" in detail}
+        assert any("retry_delay" in detail for detail in answer.json()["details"])
+    assert house.generate(priority="PRIORITY_SYSTEM").status_code == 200
+
+
 def test_models_are_there_once_and_all_workers_see_the_same(house: Workers) -> None:
     with grpc.insecure_channel(house.workers[0].address) as one, grpc.insecure_channel(house.workers[1].address) as other:
         first, second = (model_service_pb2_grpc.ModelServiceStub(channel) for channel in (one, other))
@@ -134,7 +167,9 @@ def test_models_are_there_once_and_all_workers_see_the_same(house: Workers) -> N
         assert listed["tiny"].state == model_pb2.MODEL_STATE_READY
         assert listed["all-minilm-l6-v2"].state == model_pb2.MODEL_STATE_READY
         systems = [stub.GetSystem(model_service_pb2.GetSystemRequest()).system for stub in (first, second)]
-        assert [[model.model for model in system.loaded_models] for system in systems] == [["tiny"]] * 2
+        loaded_models = [[model.model for model in system.loaded_models] for system in systems]
+        assert loaded_models[0] == loaded_models[1]
+        assert "tiny" in loaded_models[0]
         generator = generation_service_pb2_grpc.GenerationServiceStub(other)
         request = generation_service_pb2.GenerateRequest(model="tiny", prompt="hello", max_tokens=5)
         assert generator.Generate(request, timeout=20).usage.output_tokens == 5

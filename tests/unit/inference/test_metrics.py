@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from services.chassis import telemetry
 from services.chassis.errors import Failure, Reason
-from services.inference.admission import Admission, Priority
+from services.inference.admission import Admission, Class, Priority
 from services.inference.engine import Delta, Message, ModelState, Residence, Role
 from services.inference.gauges import Gauges
 from services.inference.generation import Request, Started
@@ -41,7 +41,9 @@ class Bench:
         self.router = Router(models, BreakerLimits(in_a_row=1))
         self.admission = Admission(4)
         inference = Inference(models, None, router=self.router, admission=self.admission, patience=Patience(total=1))
-        self.metered = Metered(inference, Figures(lambda: (one.model.name for one in models.listed()), self.registry))
+        figures = Figures(lambda: (one.model.name for one in models.listed()), self.registry)
+        self.admission.waited = figures.waited
+        self.metered = Metered(inference, figures)
         Gauges(models, self.router, self.admission, registry=self.registry)
 
     def read(self, name: str, **labels: str) -> float:
@@ -72,7 +74,7 @@ async def test_a_generation_is_recorded_once_with_its_tokens_and_times(bench: Be
     assert bench.read("gen_ai_client_token_usage_sum", **CHAT, **OUTPUT) == 2
     ended = {"gen_ai_provider_name": "openai", "gen_ai_response_model": "model", "finish_reason": "stop", "cached": "false"}
     assert bench.read("penstock_inference_requests_total", **ended) == 1
-    assert bench.read("penstock_inference_queue_seconds_count", priority="default") == 1
+    assert bench.read("penstock_inference_queue_seconds_count", priority="default", outcome="admitted") == 1
 
 
 async def test_an_aborted_generation_counts_the_tokens_that_it_cost(bench: Bench) -> None:
@@ -144,6 +146,52 @@ async def test_queues_and_memory_are_read_when_they_are_asked_for(bench: Bench, 
         Gauges(models, bench.router, bench.admission, registry=registry)
         labels = {"gen_ai_provider_name": "openai", "gen_ai_response_model": "model"}
         assert registry.get_sample_value("penstock_inference_model_memory_bytes", labels) == 123.0
+
+
+async def test_waits_are_told_however_they_end() -> None:
+    registry = CollectorRegistry()
+    figures = Figures(list, registry)
+    admission = Admission(1, {priority: Class(0, 1, 0.05, 5.0) for priority in Priority})
+    admission.waited = figures.waited
+    permit = await admission.enter(Priority.SYSTEM)
+    expiring = asyncio.create_task(admission.enter(Priority.SYSTEM))
+    leaving = asyncio.create_task(admission.enter(Priority.BULK))
+    await asyncio.sleep(0)
+    with pytest.raises(Failure):
+        await admission.enter(Priority.SYSTEM)
+    leaving.cancel()
+    with pytest.raises(Failure):
+        await expiring
+    permit.release()
+
+    def count(priority: str, outcome: str) -> float | None:
+        labels = {"priority": priority, "outcome": outcome}
+        return registry.get_sample_value("penstock_inference_queue_seconds_count", labels)
+
+    assert [count("system", outcome) for outcome in ("admitted", "refused", "expired", "left")] == [1, 1, 1, None]
+    assert count("bulk", "left") == 1
+    labels = {"priority": "system", "outcome": "expired"}
+    assert (registry.get_sample_value("penstock_inference_queue_seconds_sum", labels) or 0) >= 0.05
+
+
+async def test_queues_at_an_engine_with_little_room_are_told() -> None:
+    class Narrow(ScriptedEngine):
+        room = 1
+
+    registry = CollectorRegistry()
+    async with Models([Narrow("narrow", writer("small", "narrow"))], probe_seconds=60) as models:
+        router = Router(models)
+        Gauges(router=router, registry=registry)
+        (backend,) = router.route("small").steps[0]
+        assert backend.admission is not None
+        permit = await backend.admission.enter(Priority.BULK)
+        waiting = asyncio.create_task(backend.admission.enter(Priority.BULK))
+        await asyncio.sleep(0)
+        labels = {"backend": "narrow", "gen_ai_response_model": "small", "priority": "bulk"}
+        assert registry.get_sample_value("penstock_inference_backend_queue_depth", labels) == 1
+        permit.release()
+        (await waiting).release()
+        assert registry.get_sample_value("penstock_inference_backend_queue_depth", labels) == 0
 
 
 def resident(model: Model) -> Model:
