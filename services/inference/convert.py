@@ -114,7 +114,7 @@ def request_of(message: GenerationMessage, request_id: str) -> Request:
         model=message.model,
         messages=messages,
         passages=tuple(Passage(passage.text, passage.title) for passage in message.passages),
-        sampling=_sampling_of(message.sampling),
+        sampling=sampling_of(message.sampling),
         max_tokens=message.max_tokens if message.HasField("max_tokens") else None,
         stop=tuple(message.stop),
         user=message.user,
@@ -129,7 +129,8 @@ def request_of(message: GenerationMessage, request_id: str) -> Request:
     )
 
 
-def _sampling_of(message: generation_pb2.Sampling) -> Sampling:
+def sampling_of(message: generation_pb2.Sampling) -> Sampling:
+    """Reads how tokens are chosen."""
     return Sampling(
         temperature=message.temperature if message.HasField("temperature") else None,
         top_p=message.top_p if message.HasField("top_p") else None,

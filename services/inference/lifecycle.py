@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, runtime_checkable
 
 from services.chassis.errors import Failure, Reason
-from services.inference.engine import Device
+from services.inference.engine import Device, Sampling
 from services.inference.system import resident_bytes
 
 if TYPE_CHECKING:
@@ -52,6 +52,31 @@ class LoadOptions:
     device: Device = Device.AUTO
     keep_alive: float | None = None
     adapter_path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateOptions:
+    """What to make a model of; what is empty, 0 or None stays as it is in the base.
+
+    Attributes:
+        base: The model that it is made of.
+        system_prompt: The system message of requests that have none.
+        template: The prompt's template, in the engine's own language.
+        sampling: How tokens are chosen where requests do not say.
+        context_tokens: Most tokens of prompt and answer together.
+        max_tokens: Most tokens to generate where requests do not say.
+        stop: Sequences that end the text.
+        quantization: Such as `q4_K_M`.
+    """
+
+    base: str
+    system_prompt: str = ""
+    template: str = ""
+    sampling: Sampling = field(default_factory=Sampling)
+    context_tokens: int = 0
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    quantization: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +125,14 @@ class Pulls(Protocol):
 
     def pull(self, model: str) -> AsyncGenerator[Progress, None]:
         """Fetches; ends once the model can be used. Closing it stops the download."""
+
+
+@runtime_checkable
+class Creates(Protocol):
+    """An engine that makes models out of others."""
+
+    def create(self, model: str, options: CreateOptions) -> AsyncGenerator[Progress, None]:
+        """Makes it; ends once the model can be used. Closing it stops the work."""
 
 
 @runtime_checkable
@@ -165,6 +198,15 @@ class ModelLifecycle:
         if engine is None:
             raise _missing(model, "pull models", _PULL)
         async with aclosing(self._run(engine, model, engine.pull(model))) as events:
+            async for event in events:
+                yield event
+
+    async def create(self, model: str, options: CreateOptions) -> AsyncGenerator[Event, None]:
+        """Streams progress, and exactly one Finished. Raises Failure; after the first event it is told in Finished too."""
+        engine = next((engine for engine in self._engines if isinstance(engine, Creates)), None)
+        if engine is None:
+            raise _missing(model, "make models out of others", _PULL)
+        async with aclosing(self._run(engine, model, engine.create(model, options))) as events:
             async for event in events:
                 yield event
 

@@ -10,7 +10,7 @@ from penstock.inference.v1 import model_pb2, model_service_pb2, system_pb2
 from services.chassis.status import to_status
 from services.inference import convert
 from services.inference.engine import Device, Files, Residence
-from services.inference.lifecycle import Finished, LoadOptions, Progress, Stage
+from services.inference.lifecycle import CreateOptions, Finished, LoadOptions, Progress, Stage
 from services.inference.models import Listed
 
 if TYPE_CHECKING:
@@ -79,6 +79,31 @@ def pull_event_of(event: Event, request_id: str) -> model_service_pb2.PullModelR
         return model_service_pb2.PullModelResponse(progress=_progress(event))
     return model_service_pb2.PullModelResponse(
         finished=model_service_pb2.PullFinished(
+            model=_model(event.model), elapsed=_duration(event.seconds), error=_error(event, request_id)
+        )
+    )
+
+
+def create_options_of(request: model_service_pb2.CreateModelRequest) -> CreateOptions:
+    """Reads what to make a model of."""
+    return CreateOptions(
+        base=request.base,
+        system_prompt=request.system_prompt,
+        template=request.template,
+        sampling=convert.sampling_of(request.sampling),
+        context_tokens=request.context_tokens,
+        max_tokens=request.max_tokens if request.HasField("max_tokens") else None,
+        stop=tuple(request.stop),
+        quantization=request.quantization,
+    )
+
+
+def create_event_of(event: Event, request_id: str) -> model_service_pb2.CreateModelResponse:
+    """Writes one event of making a model."""
+    if isinstance(event, Progress):
+        return model_service_pb2.CreateModelResponse(progress=_progress(event))
+    return model_service_pb2.CreateModelResponse(
+        finished=model_service_pb2.CreateModelFinished(
             model=_model(event.model), elapsed=_duration(event.seconds), error=_error(event, request_id)
         )
     )

@@ -67,6 +67,17 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
             async for event in events:
                 yield model_convert.pull_event_of(event, request_id)
 
+    async def CreateModel(
+        self,
+        request: model_service_pb2.CreateModelRequest,
+        context: Context,
+    ) -> AsyncIterator[model_service_pb2.CreateModelResponse]:
+        """Makes a model out of another one."""
+        request_id = current_call().request_id
+        async with aclosing(self._lifecycle.create(request.model, model_convert.create_options_of(request))) as events:
+            async for event in events:
+                yield model_convert.create_event_of(event, request_id)
+
     async def DeleteModel(
         self,
         request: model_service_pb2.DeleteModelRequest,

@@ -11,6 +11,7 @@ import msgspec
 from services.chassis.errors import Failure, Reason
 from services.inference.engine import Embeddings, UsageSource
 from services.inference.engines import ollama_chat
+from services.inference.engines.ollama_create import create
 from services.inference.engines.ollama_models import OllamaModels, keep_alive_of
 from services.inference.engines.remote import MALFORMED, Limits, RemoteServer, failed
 from services.inference.engines.remote_answer import remote_answer
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Sequence
 
     from services.inference.engine import Event, Generation, Model
-    from services.inference.lifecycle import LoadOptions, Progress
+    from services.inference.lifecycle import CreateOptions, LoadOptions, Progress
 
 _NAME: Final = "ollama"
 # Seconds after which to come back to a model that is in use.
@@ -98,6 +99,15 @@ class OllamaEngine:
     def pull(self, model: str) -> AsyncGenerator[Progress, None]:
         """Has Ollama fetch the model from its registry."""
         return self._models.pull(model)
+
+    async def create(self, model: str, options: CreateOptions) -> AsyncGenerator[Progress, None]:
+        """Has Ollama make a model out of another one."""
+        try:
+            async with aclosing(create(self._server, model, options)) as steps:
+                async for step in steps:
+                    yield step
+        finally:
+            self._models.changed()
 
     async def delete(self, model: str, *, force: bool) -> None:
         """Has Ollama delete the model."""

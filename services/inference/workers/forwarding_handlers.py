@@ -76,6 +76,13 @@ class ForwardedModelService(model_service_pb2_grpc.ModelServiceServicer):
         async for response in self._streamed(self._stub.PullModel, request, context):
             yield response
 
+    async def CreateModel(
+        self, request: model_service_pb2.CreateModelRequest, context: Context
+    ) -> AsyncIterator[model_service_pb2.CreateModelResponse]:
+        """Makes a model out of another one."""
+        async for response in self._streamed(self._stub.CreateModel, request, context):
+            yield response
+
     async def DeleteModel(
         self, request: model_service_pb2.DeleteModelRequest, context: Context
     ) -> model_service_pb2.DeleteModelResponse:

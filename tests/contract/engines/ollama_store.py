@@ -32,6 +32,7 @@ class OllamaStore(WrittenOllama):
         application.router.add_get("/api/ps", self.running)
         application.router.add_post("/api/generate", self.generate)
         application.router.add_post("/api/pull", self.pull)
+        application.router.add_post("/api/create", self.create)
         application.router.add_delete("/api/delete", self.delete)
         return application
 
@@ -92,6 +93,34 @@ class OllamaStore(WrittenOllama):
         await asyncio.sleep(0.005)
         await _say(response, status="writing manifest")
         self.names.append(LARGE)
+        await _say(response, status="success")
+        return response
+
+    async def create(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.asked.append(("create", body))
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        if body["from"] not in self.names:
+            await _say(response, status="pulling manifest")
+            await _say(response, error="pull model manifest: file does not exist")
+            return response
+        await _say(response, status="reading model metadata")
+        if body.get("quantize") == "q9_9":
+            await _say(response, error="quantization is only supported for F16, F32, and BF16 models")
+            return response
+        if body.get("quantize"):
+            for completed in (0, 50, 100):
+                await _say(response, status="quantizing F16 model to Q4_K_M", digest="0", total=100, completed=completed)
+                await asyncio.sleep(0.005)
+        try:
+            await self.pull_ends.wait()
+        except (ConnectionError, asyncio.CancelledError):
+            self.pull_cancelled.set()
+            raise
+        await _say(response, status="creating system layer")
+        await _say(response, status="writing manifest")
+        self.names.append(f"{body['model']}:latest")
         await _say(response, status="success")
         return response
 

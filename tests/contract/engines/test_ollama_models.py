@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from services.chassis.errors import Failure, Reason
-from services.inference.engine import Capability, Delta, Device, Files, Generation, Message, ModelState, Role
+from services.inference.engine import Capability, Delta, Device, Files, Generation, Message, ModelState, Role, Sampling
 from services.inference.engines import ollama_models
 from services.inference.engines.ollama import OllamaEngine
-from services.inference.lifecycle import LoadOptions, ModelLifecycle, Progress, Stage
+from services.inference.lifecycle import CreateOptions, Finished, LoadOptions, ModelLifecycle, Progress, Stage
 from services.inference.memory import Memory
 from services.inference.models import Models
 from tests.contract.engines.fixture_ollama import CHAT, EMBEDDER, written_ollama
@@ -165,3 +165,66 @@ async def test_the_list_of_all_models_follows_at_once() -> None:
         assert LARGE in {one.model.name for one in models.listed()}
         assert await lifecycle.delete(LARGE, force=False) == 42
         assert LARGE not in {one.model.name for one in models.listed()}
+
+
+async def test_a_model_is_made_of_another_with_progress_and_can_be_used() -> None:
+    async with ollama() as (store, engine), Models([engine], probe_seconds=60) as models:
+        lifecycle = ModelLifecycle(models, [engine], Memory())
+        options = CreateOptions(CHAT, "Be brief.", sampling=Sampling(temperature=0.0), context_tokens=8192, stop=("END",))
+        *steps, finished = [event async for event in lifecycle.create("helper", options)]
+        assert all(isinstance(step, Progress) for step in steps)
+        assert steps
+        assert isinstance(finished, Finished)
+        assert finished.model is not None
+        assert finished.model.name == "helper:latest"
+        assert store.asked[-1] == (
+            "create",
+            {
+                "model": "helper",
+                "from": CHAT,
+                "system": "Be brief.",
+                "parameters": {"temperature": 0.0, "num_ctx": 8192, "stop": ["END"]},
+                "stream": True,
+            },
+        )
+
+
+async def test_quantizing_tells_its_progress_where_this_ollama_does_it() -> None:
+    async with ollama() as (store, engine):
+        store.version = "0.33.0-rc2"
+        steps = [step async for step in engine.create("small", CreateOptions(CHAT, quantization="q4_K_M"))]
+        done = [
+            (step.completed_bytes, step.total_bytes) for step in steps if step.stage is Stage.CONVERTING and step.total_bytes
+        ]
+        assert done[-1] == (100, 100)
+        with pytest.raises(Failure) as refused:
+            _ = [step async for step in engine.create("small", CreateOptions(CHAT, quantization="q9_9"))]
+        assert (refused.value.reason, refused.value.metadata["field"]) == (Reason.INVALID_FIELD, "quantization")
+
+
+@pytest.mark.parametrize("version", ["0.34.0", "1.2.3", "unknown"])
+async def test_an_ollama_that_may_not_quantize_is_not_asked_to(version: str) -> None:
+    async with ollama() as (store, engine):
+        store.version = version
+        with pytest.raises(Failure) as caught:
+            _ = [step async for step in engine.create("small", CreateOptions(CHAT, quantization="q4_K_M"))]
+        assert caught.value.reason is Reason.MODEL_CAPABILITY_MISSING
+        assert not [how for how, _ in store.asked if how == "create"]
+        # Without it there is nothing to refuse.
+        _ = [step async for step in engine.create("same", CreateOptions(CHAT))]
+
+
+async def test_a_base_that_is_nowhere_is_not_found() -> None:
+    async with ollama() as (_, engine):
+        with pytest.raises(Failure) as caught:
+            _ = [step async for step in engine.create("helper", CreateOptions("nothing"))]
+        assert (caught.value.reason, caught.value.metadata["model"]) == (Reason.MODEL_NOT_FOUND, "nothing")
+
+
+async def test_leaving_while_a_model_is_made_stops_it() -> None:
+    async with ollama() as (store, engine):
+        store.pull_ends.clear()
+        async with aclosing(engine.create("helper", CreateOptions(CHAT))) as steps:
+            await anext(steps)
+        async with asyncio.timeout(5):
+            await store.pull_cancelled.wait()

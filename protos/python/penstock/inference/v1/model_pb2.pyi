@@ -159,7 +159,7 @@ class _ModelStageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelStage
     MODEL_STAGE_VERIFYING: _ModelStage.ValueType  # 3
     """Checking what was fetched."""
     MODEL_STAGE_CONVERTING: _ModelStage.ValueType  # 4
-    """Writing safetensors as the GGUF file that the engine reads."""
+    """Writing safetensors as the GGUF file that the engine reads, or making a model out of another one."""
     MODEL_STAGE_LOADING: _ModelStage.ValueType  # 5
     """Bringing it into memory."""
 
@@ -175,7 +175,7 @@ MODEL_STAGE_DOWNLOADING: ModelStage.ValueType  # 2
 MODEL_STAGE_VERIFYING: ModelStage.ValueType  # 3
 """Checking what was fetched."""
 MODEL_STAGE_CONVERTING: ModelStage.ValueType  # 4
-"""Writing safetensors as the GGUF file that the engine reads."""
+"""Writing safetensors as the GGUF file that the engine reads, or making a model out of another one."""
 MODEL_STAGE_LOADING: ModelStage.ValueType  # 5
 """Bringing it into memory."""
 Global___ModelStage: _TypeAlias = ModelStage  # noqa: Y015

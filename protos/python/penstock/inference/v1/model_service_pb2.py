@@ -25,11 +25,12 @@ _sym_db = _symbol_database.Default()
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
+from penstock.inference.v1 import generation_pb2 as penstock_dot_inference_dot_v1_dot_generation__pb2
 from penstock.inference.v1 import model_pb2 as penstock_dot_inference_dot_v1_dot_model__pb2
 from penstock.inference.v1 import system_pb2 as penstock_dot_inference_dot_v1_dot_system__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)penstock/inference/v1/model_service.proto\x12\x15penstock.inference.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a!penstock/inference/v1/model.proto\x1a\"penstock/inference/v1/system.proto\"\x13\n\x11ListModelsRequest\"J\n\x12ListModelsResponse\x12\x34\n\x06models\x18\x01 \x03(\x0b\x32\x1c.penstock.inference.v1.ModelR\x06models\"\x81\x02\n\x10LoadModelRequest\x12 \n\x05model\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x05model\x12?\n\x06\x64\x65vice\x18\x02 \x01(\x0e\x32\x1d.penstock.inference.v1.DeviceB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x06\x64\x65vice\x12N\n\nkeep_alive\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\xbaH\x0c\xaa\x01\t\"\x05\x08\x80\x9a\x9e\x01\x32\x00H\x00R\tkeepAlive\x88\x01\x01\x12+\n\x0c\x61\x64\x61pter_path\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\x0b\x61\x64\x61pterPathB\r\n\x0b_keep_alive\"\xa3\x01\n\x11LoadModelResponse\x12\x42\n\x08progress\x18\x01 \x01(\x0b\x32$.penstock.inference.v1.ModelProgressH\x00R\x08progress\x12\x41\n\x08\x66inished\x18\x02 \x01(\x0b\x32#.penstock.inference.v1.LoadFinishedH\x00R\x08\x66inishedB\x07\n\x05\x65vent\"\xa1\x01\n\x0cLoadFinished\x12\x32\n\x05model\x18\x01 \x01(\x0b\x32\x1c.penstock.inference.v1.ModelR\x05model\x12\x33\n\x07\x65lapsed\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07\x65lapsed\x12(\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusR\x05\x65rror\"L\n\x12UnloadModelRequest\x12 \n\x05model\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x05model\x12\x14\n\x05\x66orce\x18\x02 \x01(\x08R\x05\x66orce\"j\n\x13UnloadModelResponse\x12\x32\n\x05model\x18\x01 \x01(\x0b\x32\x1c.penstock.inference.v1.ModelR\x05model\x12\x1f\n\x0b\x66reed_bytes\x18\x02 \x01(\x03R\nfreedBytes\"4\n\x10PullModelRequest\x12 \n\x05model\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x05model\"\xa3\x01\n\x11PullModelResponse\x12\x42\n\x08progress\x18\x01 \x01(\x0b\x32$.penstock.inference.v1.ModelProgressH\x00R\x08progress\x12\x41\n\x08\x66inished\x18\x02 \x01(\x0b\x32#.penstock.inference.v1.PullFinishedH\x00R\x08\x66inishedB\x07\n\x05\x65vent\"\xa1\x01\n\x0cPullFinished\x12\x32\n\x05model\x18\x01 \x01(\x0b\x32\x1c.penstock.inference.v1.ModelR\x05model\x12\x33\n\x07\x65lapsed\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07\x65lapsed\x12(\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusR\x05\x65rror\"L\n\x12\x44\x65leteModelRequest\x12 \n\x05model\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x05model\x12\x14\n\x05\x66orce\x18\x02 \x01(\x08R\x05\x66orce\":\n\x13\x44\x65leteModelResponse\x12#\n\rdeleted_bytes\x18\x01 \x01(\x03R\x0c\x64\x65letedBytes\"P\n\x15OptimizeMemoryRequest\x12\x37\n\x04idle\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\xbaH\x05\xaa\x01\x02\x32\x00R\x04idle\"\xa7\x01\n\x16OptimizeMemoryResponse\x12\'\n\x0funloaded_models\x18\x01 \x03(\tR\x0eunloadedModels\x12\x32\n\x15resident_bytes_before\x18\x02 \x01(\x03R\x13residentBytesBefore\x12\x30\n\x14resident_bytes_after\x18\x03 \x01(\x03R\x12residentBytesAfter\"\x12\n\x10GetSystemRequest\"J\n\x11GetSystemResponse\x12\x35\n\x06system\x18\x01 \x01(\x0b\x32\x1d.penstock.inference.v1.SystemR\x06system2\xa1\x07\n\x0cModelService\x12x\n\nListModels\x12(.penstock.inference.v1.ListModelsRequest\x1a).penstock.inference.v1.ListModelsResponse\"\x15\x90\x02\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12|\n\tLoadModel\x12\'.penstock.inference.v1.LoadModelRequest\x1a(.penstock.inference.v1.LoadModelResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/models:load:\x01*0\x01\x12\x85\x01\n\x0bUnloadModel\x12).penstock.inference.v1.UnloadModelRequest\x1a*.penstock.inference.v1.UnloadModelResponse\"\x1f\x90\x02\x02\x82\xd3\xe4\x93\x02\x16\"\x11/v1/models:unload:\x01*\x12|\n\tPullModel\x12\'.penstock.inference.v1.PullModelRequest\x1a(.penstock.inference.v1.PullModelResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/models:pull:\x01*0\x01\x12\x82\x01\n\x0b\x44\x65leteModel\x12).penstock.inference.v1.DeleteModelRequest\x1a*.penstock.inference.v1.DeleteModelResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\"\x11/v1/models:delete:\x01*\x12\x96\x01\n\x0eOptimizeMemory\x12,.penstock.inference.v1.OptimizeMemoryRequest\x1a-.penstock.inference.v1.OptimizeMemoryResponse\"\'\x90\x02\x02\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/models:optimizeMemory:\x01*\x12u\n\tGetSystem\x12\'.penstock.inference.v1.GetSystemRequest\x1a(.penstock.inference.v1.GetSystemResponse\"\x15\x90\x02\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/systemb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)penstock/inference/v1/model_service.proto\x12\x15penstock.inference.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a&penstock/inference/v1/generation.proto\x1a!penstock/inference/v1/model.proto\x1a\"penstock/inference/v1/system.proto\"\x13\n\x11ListModelsRequest\"J\n\x12ListModelsResponse\x12\x34\n\x06models\x18\x01 \x03(\x0b\x32\x1c.penstock.inference.v1.ModelR\x06models\"\x81\x02\n\x10LoadModelRequest\x12 \n\x05model\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x05model\x12?\n\x06\x64\x65vice\x18\x02 \x01(\x0e\x32\x1d.penstock.inference.v1.DeviceB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x06\x64\x65vice\x12N\n\nkeep_alive\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\xbaH\x0c\xaa\x01\t\"\x05\x08\x80\x9a\x9e\x01\x32\x00H\x00R\tkeepAlive\x88\x01\x01\x12+\n\x0c\x61\x64\x61pter_path\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\x0b\x61\x64\x61pterPathB\r\n\x0b_keep_alive\"\xa3\x01\n\x11LoadModelResponse\x12\x42\n\x08progress\x18\x01 \x01(\x0b\x32$.penstock.inference.v1.ModelProgressH\x00R\x08progress\x12\x41\n\x08\x66inished\x18\x02 \x01(\x0b\x32#.penstock.inference.v1.LoadFinishedH\x00R\x08\x66inishedB\x07\n\x05\x65vent\"\xa1\x01\n\x0cLoadFinished\x12\x32\n\x05model\x18\x01 \x01(\x0b\x32\x1c.penstock.inference.v1.ModelR\x05model\x12\x33\n\x07\x65lapsed\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07\x65lapsed\x12(\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusR\x05\x65rror\"L\n\x12UnloadModelRequest\x12 \n\x05model\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x05model\x12\x14\n\x05\x66orce\x18\x02 \x01(\x08R\x05\x66orce\"j\n\x13UnloadModelResponse\x12\x32\n\x05model\x18\x01 \x01(\x0b\x32\x1c.penstock.inference.v1.ModelR\x05model\x12\x1f\n\x0b\x66reed_bytes\x18\x02 \x01(\x03R\nfreedBytes\"4\n\x10PullModelRequest\x12 \n\x05model\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x05model\"\xa3\x01\n\x11PullModelResponse\x12\x42\n\x08progress\x18\x01 \x01(\x0b\x32$.penstock.inference.v1.ModelProgressH\x00R\x08progress\x12\x41\n\x08\x66inished\x18\x02 \x01(\x0b\x32#.penstock.inference.v1.PullFinishedH\x00R\x08\x66inishedB\x07\n\x05\x65vent\"\xa1\x01\n\x0cPullFinished\x12\x32\n\x05model\x18\x01 \x01(\x0b\x32\x1c.penstock.inference.v1.ModelR\x05model\x12\x33\n\x07\x65lapsed\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07\x65lapsed\x12(\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusR\x05\x65rror\"\xc6\x03\n\x12\x43reateModelRequest\x12 \n\x05model\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x05model\x12\x1e\n\x04\x62\x61se\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x04\x62\x61se\x12.\n\rsystem_prompt\x18\x03 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\x0csystemPrompt\x12%\n\x08template\x18\x04 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\x08template\x12;\n\x08sampling\x18\x05 \x01(\x0b\x32\x1f.penstock.inference.v1.SamplingR\x08sampling\x12\x32\n\x0e\x63ontext_tokens\x18\x06 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\x80@(\x00R\rcontextTokens\x12/\n\nmax_tokens\x18\x07 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\x80\x08(\x01H\x00R\tmaxTokens\x88\x01\x01\x12%\n\x04stop\x18\x08 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10\x10\"\x07r\x05\x10\x01\x18\x80\x02R\x04stop\x12?\n\x0cquantization\x18\t \x01(\tB\x1b\xbaH\x18r\x16\x32\x14^[A-Za-z0-9_]{0,32}$R\x0cquantizationB\r\n\x0b_max_tokens\"\xac\x01\n\x13\x43reateModelResponse\x12\x42\n\x08progress\x18\x01 \x01(\x0b\x32$.penstock.inference.v1.ModelProgressH\x00R\x08progress\x12H\n\x08\x66inished\x18\x02 \x01(\x0b\x32*.penstock.inference.v1.CreateModelFinishedH\x00R\x08\x66inishedB\x07\n\x05\x65vent\"\xa8\x01\n\x13\x43reateModelFinished\x12\x32\n\x05model\x18\x01 \x01(\x0b\x32\x1c.penstock.inference.v1.ModelR\x05model\x12\x33\n\x07\x65lapsed\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07\x65lapsed\x12(\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusR\x05\x65rror\"L\n\x12\x44\x65leteModelRequest\x12 \n\x05model\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x05model\x12\x14\n\x05\x66orce\x18\x02 \x01(\x08R\x05\x66orce\":\n\x13\x44\x65leteModelResponse\x12#\n\rdeleted_bytes\x18\x01 \x01(\x03R\x0c\x64\x65letedBytes\"P\n\x15OptimizeMemoryRequest\x12\x37\n\x04idle\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\xbaH\x05\xaa\x01\x02\x32\x00R\x04idle\"\xa7\x01\n\x16OptimizeMemoryResponse\x12\'\n\x0funloaded_models\x18\x01 \x03(\tR\x0eunloadedModels\x12\x32\n\x15resident_bytes_before\x18\x02 \x01(\x03R\x13residentBytesBefore\x12\x30\n\x14resident_bytes_after\x18\x03 \x01(\x03R\x12residentBytesAfter\"\x12\n\x10GetSystemRequest\"J\n\x11GetSystemResponse\x12\x35\n\x06system\x18\x01 \x01(\x0b\x32\x1d.penstock.inference.v1.SystemR\x06system2\xa8\x08\n\x0cModelService\x12x\n\nListModels\x12(.penstock.inference.v1.ListModelsRequest\x1a).penstock.inference.v1.ListModelsResponse\"\x15\x90\x02\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12|\n\tLoadModel\x12\'.penstock.inference.v1.LoadModelRequest\x1a(.penstock.inference.v1.LoadModelResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/models:load:\x01*0\x01\x12\x85\x01\n\x0bUnloadModel\x12).penstock.inference.v1.UnloadModelRequest\x1a*.penstock.inference.v1.UnloadModelResponse\"\x1f\x90\x02\x02\x82\xd3\xe4\x93\x02\x16\"\x11/v1/models:unload:\x01*\x12|\n\tPullModel\x12\'.penstock.inference.v1.PullModelRequest\x1a(.penstock.inference.v1.PullModelResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/models:pull:\x01*0\x01\x12\x84\x01\n\x0b\x43reateModel\x12).penstock.inference.v1.CreateModelRequest\x1a*.penstock.inference.v1.CreateModelResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\"\x11/v1/models:create:\x01*0\x01\x12\x82\x01\n\x0b\x44\x65leteModel\x12).penstock.inference.v1.DeleteModelRequest\x1a*.penstock.inference.v1.DeleteModelResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\"\x11/v1/models:delete:\x01*\x12\x96\x01\n\x0eOptimizeMemory\x12,.penstock.inference.v1.OptimizeMemoryRequest\x1a-.penstock.inference.v1.OptimizeMemoryResponse\"\'\x90\x02\x02\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/models:optimizeMemory:\x01*\x12u\n\tGetSystem\x12\'.penstock.inference.v1.GetSystemRequest\x1a(.penstock.inference.v1.GetSystemResponse\"\x15\x90\x02\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/systemb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,6 +49,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UNLOADMODELREQUEST'].fields_by_name['model']._serialized_options = b'\272H\007r\005\020\001\030\200\002'
   _globals['_PULLMODELREQUEST'].fields_by_name['model']._loaded_options = None
   _globals['_PULLMODELREQUEST'].fields_by_name['model']._serialized_options = b'\272H\007r\005\020\001\030\200\002'
+  _globals['_CREATEMODELREQUEST'].fields_by_name['model']._loaded_options = None
+  _globals['_CREATEMODELREQUEST'].fields_by_name['model']._serialized_options = b'\272H\007r\005\020\001\030\200\002'
+  _globals['_CREATEMODELREQUEST'].fields_by_name['base']._loaded_options = None
+  _globals['_CREATEMODELREQUEST'].fields_by_name['base']._serialized_options = b'\272H\007r\005\020\001\030\200\002'
+  _globals['_CREATEMODELREQUEST'].fields_by_name['system_prompt']._loaded_options = None
+  _globals['_CREATEMODELREQUEST'].fields_by_name['system_prompt']._serialized_options = b'\272H\006r\004(\200\200\004'
+  _globals['_CREATEMODELREQUEST'].fields_by_name['template']._loaded_options = None
+  _globals['_CREATEMODELREQUEST'].fields_by_name['template']._serialized_options = b'\272H\006r\004(\200\200\004'
+  _globals['_CREATEMODELREQUEST'].fields_by_name['context_tokens']._loaded_options = None
+  _globals['_CREATEMODELREQUEST'].fields_by_name['context_tokens']._serialized_options = b'\272H\010\032\006\030\200\200@(\000'
+  _globals['_CREATEMODELREQUEST'].fields_by_name['max_tokens']._loaded_options = None
+  _globals['_CREATEMODELREQUEST'].fields_by_name['max_tokens']._serialized_options = b'\272H\010\032\006\030\200\200\010(\001'
+  _globals['_CREATEMODELREQUEST'].fields_by_name['stop']._loaded_options = None
+  _globals['_CREATEMODELREQUEST'].fields_by_name['stop']._serialized_options = b'\272H\016\222\001\013\020\020\"\007r\005\020\001\030\200\002'
+  _globals['_CREATEMODELREQUEST'].fields_by_name['quantization']._loaded_options = None
+  _globals['_CREATEMODELREQUEST'].fields_by_name['quantization']._serialized_options = b'\272H\030r\0262\024^[A-Za-z0-9_]{0,32}$'
   _globals['_DELETEMODELREQUEST'].fields_by_name['model']._loaded_options = None
   _globals['_DELETEMODELREQUEST'].fields_by_name['model']._serialized_options = b'\272H\007r\005\020\001\030\200\002'
   _globals['_OPTIMIZEMEMORYREQUEST'].fields_by_name['idle']._loaded_options = None
@@ -60,44 +77,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSERVICE'].methods_by_name['UnloadModel']._serialized_options = b'\220\002\002\202\323\344\223\002\026\"\021/v1/models:unload:\001*'
   _globals['_MODELSERVICE'].methods_by_name['PullModel']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['PullModel']._serialized_options = b'\202\323\344\223\002\024\"\017/v1/models:pull:\001*'
+  _globals['_MODELSERVICE'].methods_by_name['CreateModel']._loaded_options = None
+  _globals['_MODELSERVICE'].methods_by_name['CreateModel']._serialized_options = b'\202\323\344\223\002\026\"\021/v1/models:create:\001*'
   _globals['_MODELSERVICE'].methods_by_name['DeleteModel']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['DeleteModel']._serialized_options = b'\202\323\344\223\002\026\"\021/v1/models:delete:\001*'
   _globals['_MODELSERVICE'].methods_by_name['OptimizeMemory']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['OptimizeMemory']._serialized_options = b'\220\002\002\202\323\344\223\002\036\"\031/v1/models:optimizeMemory:\001*'
   _globals['_MODELSERVICE'].methods_by_name['GetSystem']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['GetSystem']._serialized_options = b'\220\002\001\202\323\344\223\002\014\022\n/v1/system'
-  _globals['_LISTMODELSREQUEST']._serialized_start=226
-  _globals['_LISTMODELSREQUEST']._serialized_end=245
-  _globals['_LISTMODELSRESPONSE']._serialized_start=247
-  _globals['_LISTMODELSRESPONSE']._serialized_end=321
-  _globals['_LOADMODELREQUEST']._serialized_start=324
-  _globals['_LOADMODELREQUEST']._serialized_end=581
-  _globals['_LOADMODELRESPONSE']._serialized_start=584
-  _globals['_LOADMODELRESPONSE']._serialized_end=747
-  _globals['_LOADFINISHED']._serialized_start=750
-  _globals['_LOADFINISHED']._serialized_end=911
-  _globals['_UNLOADMODELREQUEST']._serialized_start=913
-  _globals['_UNLOADMODELREQUEST']._serialized_end=989
-  _globals['_UNLOADMODELRESPONSE']._serialized_start=991
-  _globals['_UNLOADMODELRESPONSE']._serialized_end=1097
-  _globals['_PULLMODELREQUEST']._serialized_start=1099
-  _globals['_PULLMODELREQUEST']._serialized_end=1151
-  _globals['_PULLMODELRESPONSE']._serialized_start=1154
-  _globals['_PULLMODELRESPONSE']._serialized_end=1317
-  _globals['_PULLFINISHED']._serialized_start=1320
-  _globals['_PULLFINISHED']._serialized_end=1481
-  _globals['_DELETEMODELREQUEST']._serialized_start=1483
-  _globals['_DELETEMODELREQUEST']._serialized_end=1559
-  _globals['_DELETEMODELRESPONSE']._serialized_start=1561
-  _globals['_DELETEMODELRESPONSE']._serialized_end=1619
-  _globals['_OPTIMIZEMEMORYREQUEST']._serialized_start=1621
-  _globals['_OPTIMIZEMEMORYREQUEST']._serialized_end=1701
-  _globals['_OPTIMIZEMEMORYRESPONSE']._serialized_start=1704
-  _globals['_OPTIMIZEMEMORYRESPONSE']._serialized_end=1871
-  _globals['_GETSYSTEMREQUEST']._serialized_start=1873
-  _globals['_GETSYSTEMREQUEST']._serialized_end=1891
-  _globals['_GETSYSTEMRESPONSE']._serialized_start=1893
-  _globals['_GETSYSTEMRESPONSE']._serialized_end=1967
-  _globals['_MODELSERVICE']._serialized_start=1970
-  _globals['_MODELSERVICE']._serialized_end=2899
+  _globals['_LISTMODELSREQUEST']._serialized_start=266
+  _globals['_LISTMODELSREQUEST']._serialized_end=285
+  _globals['_LISTMODELSRESPONSE']._serialized_start=287
+  _globals['_LISTMODELSRESPONSE']._serialized_end=361
+  _globals['_LOADMODELREQUEST']._serialized_start=364
+  _globals['_LOADMODELREQUEST']._serialized_end=621
+  _globals['_LOADMODELRESPONSE']._serialized_start=624
+  _globals['_LOADMODELRESPONSE']._serialized_end=787
+  _globals['_LOADFINISHED']._serialized_start=790
+  _globals['_LOADFINISHED']._serialized_end=951
+  _globals['_UNLOADMODELREQUEST']._serialized_start=953
+  _globals['_UNLOADMODELREQUEST']._serialized_end=1029
+  _globals['_UNLOADMODELRESPONSE']._serialized_start=1031
+  _globals['_UNLOADMODELRESPONSE']._serialized_end=1137
+  _globals['_PULLMODELREQUEST']._serialized_start=1139
+  _globals['_PULLMODELREQUEST']._serialized_end=1191
+  _globals['_PULLMODELRESPONSE']._serialized_start=1194
+  _globals['_PULLMODELRESPONSE']._serialized_end=1357
+  _globals['_PULLFINISHED']._serialized_start=1360
+  _globals['_PULLFINISHED']._serialized_end=1521
+  _globals['_CREATEMODELREQUEST']._serialized_start=1524
+  _globals['_CREATEMODELREQUEST']._serialized_end=1978
+  _globals['_CREATEMODELRESPONSE']._serialized_start=1981
+  _globals['_CREATEMODELRESPONSE']._serialized_end=2153
+  _globals['_CREATEMODELFINISHED']._serialized_start=2156
+  _globals['_CREATEMODELFINISHED']._serialized_end=2324
+  _globals['_DELETEMODELREQUEST']._serialized_start=2326
+  _globals['_DELETEMODELREQUEST']._serialized_end=2402
+  _globals['_DELETEMODELRESPONSE']._serialized_start=2404
+  _globals['_DELETEMODELRESPONSE']._serialized_end=2462
+  _globals['_OPTIMIZEMEMORYREQUEST']._serialized_start=2464
+  _globals['_OPTIMIZEMEMORYREQUEST']._serialized_end=2544
+  _globals['_OPTIMIZEMEMORYRESPONSE']._serialized_start=2547
+  _globals['_OPTIMIZEMEMORYRESPONSE']._serialized_end=2714
+  _globals['_GETSYSTEMREQUEST']._serialized_start=2716
+  _globals['_GETSYSTEMREQUEST']._serialized_end=2734
+  _globals['_GETSYSTEMRESPONSE']._serialized_start=2736
+  _globals['_GETSYSTEMRESPONSE']._serialized_end=2810
+  _globals['_MODELSERVICE']._serialized_start=2813
+  _globals['_MODELSERVICE']._serialized_end=3877
 # @@protoc_insertion_point(module_scope)

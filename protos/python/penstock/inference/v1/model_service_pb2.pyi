@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.rpc import status_pb2 as _status_pb2
+from penstock.inference.v1 import generation_pb2 as _generation_pb2
 from penstock.inference.v1 import model_pb2 as _model_pb2
 from penstock.inference.v1 import system_pb2 as _system_pb2
 import builtins as _builtins
@@ -312,6 +313,134 @@ class PullFinished(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PullFinished: _TypeAlias = PullFinished  # noqa: Y015
+
+@_typing.final
+class CreateModelRequest(_message.Message):
+    """What to make a model of. What is left out stays as it is in the base."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    BASE_FIELD_NUMBER: _builtins.int
+    SYSTEM_PROMPT_FIELD_NUMBER: _builtins.int
+    TEMPLATE_FIELD_NUMBER: _builtins.int
+    SAMPLING_FIELD_NUMBER: _builtins.int
+    CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
+    MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    STOP_FIELD_NUMBER: _builtins.int
+    QUANTIZATION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """What it is to be called, such as `helper` or `helper:v2`; a model of this name is replaced."""
+    base: _builtins.str
+    """The model that it is made of."""
+    system_prompt: _builtins.str
+    """The system message of requests that have none. At most 64 KiB in UTF-8."""
+    template: _builtins.str
+    """The template of the whole prompt, in the engine's own language. At most 64 KiB in UTF-8."""
+    context_tokens: _builtins.int
+    """Most tokens of prompt and answer together, up to 1048576; 0 leaves the base's."""
+    max_tokens: _builtins.int
+    """Most tokens to generate where requests do not say, 1 to 131072."""
+    quantization: _builtins.str
+    """The quantization to write it in, such as `q4_K_M` or `q8_0`; empty leaves the base's."""
+    @_builtins.property
+    def sampling(self) -> _generation_pb2.Sampling:
+        """How tokens are chosen where requests do not say."""
+
+    @_builtins.property
+    def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Sequences that end the text. Up to 16 of 1 to 256 characters."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        base: _builtins.str = ...,
+        system_prompt: _builtins.str = ...,
+        template: _builtins.str = ...,
+        sampling: _generation_pb2.Sampling | None = ...,
+        context_tokens: _builtins.int = ...,
+        max_tokens: _builtins.int | None = ...,
+        stop: _abc.Iterable[_builtins.str] | None = ...,
+        quantization: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "max_tokens", b"max_tokens", "sampling", b"sampling"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "base", b"base", "context_tokens", b"context_tokens", "max_tokens", b"max_tokens", "model", b"model", "quantization", b"quantization", "sampling", b"sampling", "stop", b"stop", "system_prompt", b"system_prompt", "template", b"template"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
+    _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
+
+Global___CreateModelRequest: _TypeAlias = CreateModelRequest  # noqa: Y015
+
+@_typing.final
+class CreateModelResponse(_message.Message):
+    """One event of making a model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    FINISHED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> _model_pb2.ModelProgress:
+        """How far it has come."""
+
+    @_builtins.property
+    def finished(self) -> Global___CreateModelFinished:
+        """The last event."""
+
+    def __init__(
+        self,
+        *,
+        progress: _model_pb2.ModelProgress | None = ...,
+        finished: Global___CreateModelFinished | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "finished", b"finished", "progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "finished", b"finished", "progress", b"progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "finished"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___CreateModelResponse: _TypeAlias = CreateModelResponse  # noqa: Y015
+
+@_typing.final
+class CreateModelFinished(_message.Message):
+    """The end of making a model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    ELAPSED_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def model(self) -> _model_pb2.Model:
+        """The model as it stands now."""
+
+    @_builtins.property
+    def elapsed(self) -> _duration_pb2.Duration:
+        """How long this call took."""
+
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Set when it failed after it had begun."""
+
+    def __init__(
+        self,
+        *,
+        model: _model_pb2.Model | None = ...,
+        elapsed: _duration_pb2.Duration | None = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "error", b"error", "model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "error", b"error", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateModelFinished: _TypeAlias = CreateModelFinished  # noqa: Y015
 
 @_typing.final
 class DeleteModelRequest(_message.Message):

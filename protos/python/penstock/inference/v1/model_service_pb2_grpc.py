@@ -56,6 +56,11 @@ class ModelServiceStub(object):
                 request_serializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.PullModelRequest.SerializeToString,
                 response_deserializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.PullModelResponse.FromString,
                 _registered_method=True)
+        self.CreateModel = channel.unary_stream(
+                '/penstock.inference.v1.ModelService/CreateModel',
+                request_serializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.CreateModelRequest.SerializeToString,
+                response_deserializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.CreateModelResponse.FromString,
+                _registered_method=True)
         self.DeleteModel = channel.unary_unary(
                 '/penstock.inference.v1.ModelService/DeleteModel',
                 request_serializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.DeleteModelRequest.SerializeToString,
@@ -114,6 +119,17 @@ class ModelServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateModel(self, request, context):
+        """Makes a model out of another one, with its own system prompt, settings or quantization: any number of `progress`, and exactly
+        one `finished`. Cancelling the call stops the work. Only Ollama can; it quantizes up to version 0.33, and only models of F16 or
+        F32.
+        Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING where no engine can, or this Ollama does not
+        quantize), INVALID_ARGUMENT (INVALID_FIELD), UNAVAILABLE (ENGINE_UNAVAILABLE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteModel(self, request, context):
         """Deletes a model's files, after taking it out of memory.
         Errors: as UnloadModel, but for MODEL_NOT_LOADED.
@@ -159,6 +175,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.PullModel,
                     request_deserializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.PullModelRequest.FromString,
                     response_serializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.PullModelResponse.SerializeToString,
+            ),
+            'CreateModel': grpc.unary_stream_rpc_method_handler(
+                    servicer.CreateModel,
+                    request_deserializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.CreateModelRequest.FromString,
+                    response_serializer=penstock_dot_inference_dot_v1_dot_model__service__pb2.CreateModelResponse.SerializeToString,
             ),
             'DeleteModel': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteModel,
@@ -286,6 +307,33 @@ class ModelService(object):
             '/penstock.inference.v1.ModelService/PullModel',
             penstock_dot_inference_dot_v1_dot_model__service__pb2.PullModelRequest.SerializeToString,
             penstock_dot_inference_dot_v1_dot_model__service__pb2.PullModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/penstock.inference.v1.ModelService/CreateModel',
+            penstock_dot_inference_dot_v1_dot_model__service__pb2.CreateModelRequest.SerializeToString,
+            penstock_dot_inference_dot_v1_dot_model__service__pb2.CreateModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

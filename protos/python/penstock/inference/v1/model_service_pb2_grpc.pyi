@@ -54,6 +54,13 @@ class ModelServiceStub:
     Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING where no engine can pull), UNAVAILABLE
     (ENGINE_UNAVAILABLE).
     """
+    CreateModel: _grpc.UnaryStreamMultiCallable[_model_service_pb2.CreateModelRequest, _model_service_pb2.CreateModelResponse]
+    """Makes a model out of another one, with its own system prompt, settings or quantization: any number of `progress`, and exactly
+    one `finished`. Cancelling the call stops the work. Only Ollama can; it quantizes up to version 0.33, and only models of F16 or
+    F32.
+    Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING where no engine can, or this Ollama does not
+    quantize), INVALID_ARGUMENT (INVALID_FIELD), UNAVAILABLE (ENGINE_UNAVAILABLE).
+    """
     DeleteModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelRequest, _model_service_pb2.DeleteModelResponse]
     """Deletes a model's files, after taking it out of memory.
     Errors: as UnloadModel, but for MODEL_NOT_LOADED.
@@ -90,6 +97,13 @@ class ModelServiceAsyncStub(ModelServiceStub):
     the download; another pull goes on where it ended. Only Ollama has a registry.
     Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING where no engine can pull), UNAVAILABLE
     (ENGINE_UNAVAILABLE).
+    """
+    CreateModel: _aio.UnaryStreamMultiCallable[_model_service_pb2.CreateModelRequest, _model_service_pb2.CreateModelResponse]  # type: ignore[assignment]
+    """Makes a model out of another one, with its own system prompt, settings or quantization: any number of `progress`, and exactly
+    one `finished`. Cancelling the call stops the work. Only Ollama can; it quantizes up to version 0.33, and only models of F16 or
+    F32.
+    Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING where no engine can, or this Ollama does not
+    quantize), INVALID_ARGUMENT (INVALID_FIELD), UNAVAILABLE (ENGINE_UNAVAILABLE).
     """
     DeleteModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelRequest, _model_service_pb2.DeleteModelResponse]  # type: ignore[assignment]
     """Deletes a model's files, after taking it out of memory.
@@ -148,6 +162,19 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         the download; another pull goes on where it ended. Only Ollama has a registry.
         Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING where no engine can pull), UNAVAILABLE
         (ENGINE_UNAVAILABLE).
+        """
+
+    @_abc_1.abstractmethod
+    def CreateModel(
+        self,
+        request: _model_service_pb2.CreateModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_model_service_pb2.CreateModelResponse], _abc.AsyncIterator[_model_service_pb2.CreateModelResponse]]:
+        """Makes a model out of another one, with its own system prompt, settings or quantization: any number of `progress`, and exactly
+        one `finished`. Cancelling the call stops the work. Only Ollama can; it quantizes up to version 0.33, and only models of F16 or
+        F32.
+        Errors: NOT_FOUND (MODEL_NOT_FOUND), FAILED_PRECONDITION (MODEL_CAPABILITY_MISSING where no engine can, or this Ollama does not
+        quantize), INVALID_ARGUMENT (INVALID_FIELD), UNAVAILABLE (ENGINE_UNAVAILABLE).
         """
 
     @_abc_1.abstractmethod
