@@ -74,8 +74,10 @@ class DocumentInput(_message.Message):
     data: _builtins.bytes
     """A file's bytes, at most 16 MiB (base64 in JSON)."""
     media_type: _builtins.str
-    """What the content is: `text/plain`, `text/markdown`, `text/html`, `application/pdf` or
-    `application/vnd.openxmlformats-officedocument.wordprocessingml.document`. Empty means told from content and id.
+    """What the content is: `text/plain`, `text/markdown`, `text/html`, `text/csv`, `text/tab-separated-values`, `application/pdf`,
+    `application/vnd.openxmlformats-officedocument.wordprocessingml.document`, or source code as `text/x-python` and the like;
+    perhaps with `charset`, and for `text/csv` with `header` (`present`, `absent`) and `delimiter`. Empty means told from content
+    and id.
     """
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
