@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -18,52 +17,14 @@ from penstock.inference.v1 import (
     generation_service_pb2_grpc,
 )
 
-from deploy.local.probes import NotReadyError, redis_answers
-from deploy.local.servers import valkey_binary
 from services.chassis.cache.redis_cache import RedisCache
 from services.chassis.cache.tiers import Tiers
 from tests.integration.inference.processes import Service
-from tests.support.ports import free_port
+from tests.support.valkey import Valkey
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
-
-
-class Valkey:
-    def __init__(self, folder: Path) -> None:
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
-
-    async def start(self) -> None:
-        self._process = self._launched()
-        probe = redis_answers(self.url)
-        async with asyncio.timeout(20):
-            while True:
-                try:
-                    await probe()
-                except (NotReadyError, OSError):
-                    await asyncio.sleep(0.05)
-                else:
-                    return
-
-    def _launched(self) -> subprocess.Popen[bytes]:
-        binary = valkey_binary()
-        assert binary is not None
-        options = ["--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--dir", str(self._folder)]
-        return subprocess.Popen([str(binary), *options], stdout=subprocess.DEVNULL)
-
-    def send(self, number: int) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
 
 
 @pytest.fixture
