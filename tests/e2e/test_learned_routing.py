@@ -38,6 +38,11 @@ def route(client: httpx.Client, **routing: Any) -> None:
     choices = [{"model": "extractive", "tier": 2}, {"model": GIBBERISH, "tier": 1}]
     alias = {"alias": "careful", "choices": choices, "routing": {"target": 0.8, "outcomes": 20, **routing}}
     client.put("/v1/policy", json={"policy": {"aliases": [alias]}}).raise_for_status()
+    # Where several workers serve, the others follow in a moment.
+    deadline = time.monotonic() + 10
+    while any(client.post("/v1/generate", json=QUESTION).status_code != httpx.codes.OK for _ in range(4)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def ask(client: httpx.Client) -> dict[str, Any]:
@@ -84,14 +89,20 @@ def test_an_alias_learns_from_feedback_which_model_is_good_enough(client: httpx.
     assert client.get("/v1/routing", params={"alias": "careful"}).json()["states"][0]["fit"]
 
     route(client, strategy="STRATEGY_COMPLEXITY", explore=0)
-    decision = ask(client)["decision"]
-    assert (decision["reason"], decision["model"]) == ("ROUTING_REASON_GOOD_ENOUGH", "extractive")
+    # Where several workers serve, the others take the fit over within a second.
+    deadline = time.monotonic() + 10
+    while (decision := ask(client)["decision"])["reason"] != "ROUTING_REASON_GOOD_ENOUGH":
+        assert time.monotonic() < deadline, decision
+        time.sleep(0.1)
+    assert decision["model"] == "extractive"
     assert 0 <= decision["score"] <= 1
     assert {one["model"]: one["expected"] > 0.8 for one in decision["options"]} == {"extractive": True, GIBBERISH: False}
 
     route(client, strategy="STRATEGY_FEEDBACK", holdout=0.5)
-    decisions = [ask(client)["decision"] for _ in range(12)]
-    assert {one["reason"] for one in decisions} == {"ROUTING_REASON_LEARNED", "ROUTING_REASON_HOLDOUT"}
+    decisions = [ask(client)["decision"] for _ in range(16)]
+    learned = {"ROUTING_REASON_LEARNED", "ROUTING_REASON_HOLDOUT"}
+    decisions = [one for one in decisions if one["reason"] in learned]
+    assert {one["reason"] for one in decisions} == learned
     assert {one["model"] for one in decisions if one["reason"] == "ROUTING_REASON_HOLDOUT"} == {"extractive"}
     assert all(one["options"][0]["propensity"] > 0.9 for one in decisions)
 

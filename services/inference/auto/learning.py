@@ -105,6 +105,8 @@ class Learning:
         routed = _routed(self._policy())
         if name:
             routed = {name: _named(name, routed)}
+        # Another process may have fitted a moment ago.
+        self._fits = await self._records.fits()
         changes = await self._records.changes()
         return [self._standing(one, routing, changes) for one, routing in routed.items()]
 
@@ -114,6 +116,7 @@ class Learning:
         async with self._turn:
             await self._write()
             changes = await self._records.changes()
+            self._fits = await self._records.fits()
             known = self._fits.get(name)
             if known is None or known.changes != changes or known.good != routing.good:
                 await self._fit(name, routing)
