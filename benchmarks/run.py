@@ -43,6 +43,7 @@ def main() -> None:
     run("Routing decisions", "benchmarks.routing_decisions")
     run("Beside others", "benchmarks.references")
     run("What one machine serves", "benchmarks.throughput")
+    run("Ingestion", "benchmarks.ingestion")
     run("Chunking", "benchmarks.chunking_speed")
     run_search(judged)
 

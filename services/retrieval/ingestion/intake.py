@@ -1,8 +1,8 @@
 """The first stage of an ingestion: its files and addresses are read, and the documents in them kept.
 
-One worker at a time holds the lease of an ingestion. It keeps documents in batches, each with its places in the source and in
-one transaction, which fails if the lease was lost or the ingestion cancelled. So a worker that takes over goes on behind what is
-kept, and nothing is kept after a cancellation.
+One worker at a time holds the lease of an ingestion. It keeps documents in batches, each with its places in the source and
+in one transaction, which fails if the lease was lost or the ingestion cancelled. So a worker that takes over goes on behind
+what is kept, and nothing is kept after a cancellation.
 """
 
 from __future__ import annotations
