@@ -19,6 +19,7 @@ from services.chassis.postgres import open_pool
 from services.chassis.server import Served, run
 from services.chassis.settings import read
 from services.experiments import handlers
+from services.experiments.acting import Actor
 from services.experiments.analyst import Analyst
 from services.experiments.configuration import ConfigurationFeed
 from services.experiments.lifecycle import Experiments
@@ -48,6 +49,7 @@ async def build(settings: ExperimentsSettings, stack: AsyncExitStack, lifecycle:
     stack.push_async_callback(analyst.close)
     _in_background(stack, feed.run())
     _in_background(stack, feed.end_with(lifecycle.draining))
+    _in_background(stack, Actor(store, analyst, settings.acting_interval_seconds).run())
     return [
         Served(
             f"{_PACKAGE}.ExperimentService",

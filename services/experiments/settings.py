@@ -14,3 +14,6 @@ class ExperimentsSettings(ServerSettings):
     database_connections: int = Field(default=8, ge=2, description="most connections to the database; one of them only listens")
     analysis_seconds: float = Field(default=20.0, gt=0, description="seconds after which an analysis is given up")
     analysis_idle_seconds: float = Field(default=60.0, gt=0, description="seconds after which an idle analysis process ends")
+    acting_interval_seconds: float = Field(
+        default=60.0, gt=0, description="seconds between two looks at guardrails and ramps, on which the service acts by itself"
+    )
