@@ -119,11 +119,13 @@ class OllamaModels:
                         raise _pull_failure(model, step.error)
                     if step.digest:
                         layers[step.digest] = (step.completed, step.total)
-                if any(step.status == "success" for step in steps):
+                # The last piece of a download and its success may well arrive together.
+                under_way = [step for step in steps if step.status != "success"]
+                if under_way:
+                    yield _progress(under_way[-1], layers)
+                if len(under_way) < len(steps):
                     self.changed()
                     return
-                if steps:
-                    yield _progress(steps[-1], layers)
         raise unavailable(NAME, f"it ended before all of {model} had come")
 
     async def delete(self, model: str) -> None:
