@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from services.inference.admission import Priority
 from services.inference.cache_keys import vector_key
 from services.inference.engine import Embeddings, UsageSource
 from services.inference.generation import Embedded
@@ -14,9 +15,9 @@ from services.inference.generation import Embedded
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from services.chassis.cache.tiers import Tiers
     from services.inference.models import Models
     from services.inference.serving import Streams
-    from services.chassis.cache.tiers import Tiers
 
 # Before the numbers: the tokens of the text (-1 where unknown) and where that count comes from.
 _HEAD: Final = struct.Struct("<iB")
@@ -38,20 +39,20 @@ class CachedVectors:
         self._models = models
         self._tiers = tiers
 
-    async def embed(self, model: str, inputs: Sequence[str]) -> Embedded:
+    async def embed(self, model: str, inputs: Sequence[str], priority: Priority = Priority.DEFAULT) -> Embedded:
         """As `Inference.embed`. Tokens of cached vectors count as they did when the vectors were made."""
         known = self._models.embedder(model).model
         if not known.fingerprint:
-            return await self._inner.embed(model, inputs)
+            return await self._inner.embed(model, inputs, priority)
         keys = [vector_key(known, text) for text in inputs]
         found = await self._tiers.get_all(keys)
         values = {key: value for key, value in zip(keys, found, strict=True) if value is not None and _is_sound(value)}
         missing = {key: text for key, text in zip(keys, inputs, strict=True) if key not in values}
         if missing:
-            embedded = await self._inner.embed(known.name, list(missing.values()))
+            embedded = await self._inner.embed(known.name, list(missing.values()), priority)
             if (embedded.model.engine, embedded.model.fingerprint) != (known.engine, known.fingerprint):
                 # Another model has taken the name meanwhile: vectors of two models must not mix.
-                return embedded if len(missing) == len(inputs) else await self._inner.embed(model, inputs)
+                return embedded if len(missing) == len(inputs) else await self._inner.embed(model, inputs, priority)
             fresh = dict(zip(missing, _written(embedded.embeddings, missing.values()), strict=True))
             self._tiers.put(fresh)
             if len(missing) == len(inputs):

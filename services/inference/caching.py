@@ -17,6 +17,7 @@ from penstock.exposures import Execution
 
 from services.chassis.call import current_call
 from services.chassis.errors import Failure
+from services.inference.admission import Priority
 from services.inference.cache_keys import is_repeatable, response_key, scope_key
 from services.inference.engine import Delta, FinishReason
 from services.inference.flights import Flights
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 class Embeds(Protocol):
     """Embeds as `Inference` does."""
 
-    async def embed(self, model: str, inputs: Sequence[str]) -> Embedded:
+    async def embed(self, model: str, inputs: Sequence[str], priority: Priority = Priority.DEFAULT) -> Embedded:
         """Embeds the inputs, all or none."""
 
 
@@ -91,9 +92,9 @@ class CachedInference:
         # What is not repeatable passes by: the experiments are evaluated where they always were. What was decided stays so.
         return self._inner.stream(request if asked is None else replace(request, decision=asked))
 
-    async def embed(self, model: str, inputs: Sequence[str]) -> Embedded:
+    async def embed(self, model: str, inputs: Sequence[str], priority: Priority = Priority.DEFAULT) -> Embedded:
         """As `Inference.embed`."""
-        return await self._embeds.embed(model, inputs)
+        return await self._embeds.embed(model, inputs, priority)
 
     def _repeatable(self, request: Request) -> Asked | Decision | None:
         """The request, if it may be answered again; else what was decided for it meanwhile."""

@@ -53,7 +53,7 @@ _FINISH_REASONS: Final = {
     FinishReason.CONTENT_FILTER: generation_pb2.FINISH_REASON_CONTENT_FILTER,
     FinishReason.TOOL_CALLS: generation_pb2.FINISH_REASON_TOOL_CALLS,
 }
-_PRIORITIES: Final = {
+PRIORITIES: Final = {
     generation_pb2.PRIORITY_UNSPECIFIED: Priority.DEFAULT,
     generation_pb2.PRIORITY_SYSTEM: Priority.SYSTEM,
     generation_pb2.PRIORITY_INTERACTIVE: Priority.INTERACTIVE,
@@ -122,7 +122,7 @@ def request_of(message: GenerationMessage, request_id: str) -> Request:
         assignment=assignment,
         form=form_of(message),
         session=message.session,
-        priority=_PRIORITIES[message.priority],
+        priority=PRIORITIES[message.priority],
         cache=_CACHE_MODES[message.cache],
         prompt=use_of(message.prompt_template) if message.HasField("prompt_template") else None,
         attributes={**message.attributes, "tenant": current_call().tenant},

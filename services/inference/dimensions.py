@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from services.chassis.errors import Failure, Reason, invalid_field
+from services.inference.admission import Priority
 from services.inference.engine import Capability
 
 if TYPE_CHECKING:
@@ -31,7 +32,15 @@ def more(model: str) -> tuple[Capability, ...]:
     return (Capability.DIMENSIONS,) if _TRAINED.search(model) else ()
 
 
-async def embed(serving: Streams, models: Models, model: str, inputs: Sequence[str], dimensions: int | None) -> Embedded:
+async def embed(
+    serving: Streams,
+    models: Models,
+    model: str,
+    inputs: Sequence[str],
+    dimensions: int | None,
+    *,
+    priority: Priority = Priority.DEFAULT,
+) -> Embedded:
     """Embeds, in vectors of `dimensions` numbers where that is said.
 
     Raises:
@@ -47,7 +56,7 @@ async def embed(serving: Streams, models: Models, model: str, inputs: Sequence[s
         )
         facts = {"model": known.name, "capability": Capability.DIMENSIONS.name}
         raise Failure(Reason.MODEL_CAPABILITY_MISSING, message, metadata=facts)
-    embedded = await serving.embed(model, inputs)
+    embedded = await serving.embed(model, inputs, priority)
     return embedded if dimensions is None else _cut(embedded, dimensions)
 
 

@@ -65,7 +65,14 @@ class EmbeddingService(embedding_service_pb2_grpc.EmbeddingServiceServicer):
     ) -> embedding_service_pb2.EmbedResponse:
         """Embeds texts."""
         wanted = request.dimensions if request.HasField("dimensions") else None
-        embedded = await dimensions.embed(self._inference, self._models, request.model, list(request.inputs), wanted)
+        embedded = await dimensions.embed(
+            self._inference,
+            self._models,
+            request.model,
+            list(request.inputs),
+            wanted,
+            priority=convert.PRIORITIES[request.priority],
+        )
         return convert.embed_response_of(embedded)
 
 

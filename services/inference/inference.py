@@ -12,7 +12,7 @@ from penstock.exposures import ExecutedAttempt, Execution
 
 from services.chassis.call import current_call
 from services.chassis.errors import Failure, Reason
-from services.inference.admission import Admission, Class, Permit, Priority
+from services.inference.admission import Admission, Permit, Priority, classes_for
 from services.inference.answers import Gathering
 from services.inference.auto.decision import Decision, Why
 from services.inference.auto.outcomes import told_by
@@ -41,9 +41,7 @@ if TYPE_CHECKING:
 _ROOM: Final = 512
 # Attempts that an exposure keeps, the last ones.
 _KEPT: Final = 32
-# No share of it is anyone's own: requests to embed have no class.
-_EMBEDDING: Final = Class(reserved=0, queue=512, queue_seconds=60.0, patience=30.0)
-EMBEDDING_ROOM: Final = (64, dict.fromkeys(Priority, _EMBEDDING))
+EMBEDDING_ROOM: Final = (64, classes_for(64))
 
 
 class Assigner(Protocol):
@@ -178,12 +176,12 @@ class Inference:
         """Generates all of the text at once; raises Failure if it does not come to its end."""
         return await completed(self.stream(request), request.form.alternatives)
 
-    async def embed(self, model: str, inputs: Sequence[str]) -> Embedded:
+    async def embed(self, model: str, inputs: Sequence[str], priority: Priority = Priority.DEFAULT) -> Embedded:
         """Embeds the inputs, all or none. Raises Failure as `Models.embedder`, the engine and `Admission.enter` do."""
         replicas = self._router.embedding(model)
         call = current_call()
-        dispatch = Dispatch(self._router, self._patience, self._limits.first_token, self._deadline(call))
-        with await self._embedding.enter(Priority.DEFAULT, call.tenant, dispatch.left()):
+        dispatch = Dispatch(self._router, self._patience, self._limits.first_token, self._deadline(call), priority)
+        with await self._embedding.enter(priority, call.tenant, dispatch.left()):
             return Embedded(replicas[0].found.model, await dispatch.embed(replicas, inputs))
 
     def _deadline(self, call: Call) -> float | None:

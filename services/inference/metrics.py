@@ -15,6 +15,7 @@ from opentelemetry import trace
 from prometheus_client import REGISTRY, Counter, Histogram
 
 from services.chassis.errors import Failure
+from services.inference.admission import Priority
 from services.inference.engine import Delta
 from services.inference.generation import Finished, Started
 from services.inference.inference import completed
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from services.chassis.errors import Reason
-    from services.inference.admission import Ending, Priority
+    from services.inference.admission import Ending
     from services.inference.generation import Completed, Embedded, Event, Request
     from services.inference.serving import Streams
 
@@ -251,13 +252,13 @@ class Metered:
         """As `Inference.complete`."""
         return await completed(self.stream(request), request.form.alternatives)
 
-    async def embed(self, model: str, inputs: Sequence[str]) -> Embedded:
+    async def embed(self, model: str, inputs: Sequence[str], priority: Priority = Priority.DEFAULT) -> Embedded:
         """As `Inference.embed`."""
         arrived = time.monotonic()
         embedded: Embedded | None = None
         caught: Failure | None = None
         try:
-            embedded = await self._inner.embed(model, inputs)
+            embedded = await self._inner.embed(model, inputs, priority)
         except Failure as failure:
             caught = failure
             raise

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from services.inference.admission import Priority
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
@@ -16,7 +18,7 @@ class Streams(Protocol):
     def stream(self, request: Request) -> AsyncGenerator[Event, None]:
         """Streams Started, deltas and running usage, and exactly one Finished. Closing it gives everything up."""
 
-    async def embed(self, model: str, inputs: Sequence[str]) -> Embedded:
+    async def embed(self, model: str, inputs: Sequence[str], priority: Priority = Priority.DEFAULT) -> Embedded:
         """Embeds the inputs, all or none."""
 
 

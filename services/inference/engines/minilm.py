@@ -104,9 +104,15 @@ class MiniLMEngine:
         vectors = np.empty((len(inputs), minilm_graph.DIMENSIONS), np.float32)
         portions = _portions(inputs)
         workers = [self._work(network, inputs, portions, vectors) for _ in range(min(self._threads, len(inputs)))]
-        async with asyncio.TaskGroup() as group:
-            counts = [group.create_task(worker) for worker in workers]
-        return Embeddings(vectors.tolist(), sum(count.result() for count in counts), UsageSource.COUNTED)
+        tasks = [asyncio.create_task(worker) for worker in workers]
+        try:
+            counts = await asyncio.gather(*tasks)
+        finally:
+            # Where one has failed, or the caller is gone, the others stop; the first failure is the one told.
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return Embeddings(vectors.tolist(), sum(counts), UsageSource.COUNTED)
 
     async def tokenize(self, model: str, text: str) -> Tokens:
         """Counts all of a text, also what exceeds the model's window. Raises MODEL_NOT_FOUND for any other model's name."""

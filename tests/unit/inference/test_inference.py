@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -8,9 +9,10 @@ from penstock.assignment import RequestType, Treatment
 from penstock.exposures import Execution
 
 from services.chassis.errors import Failure, Reason
+from services.inference.admission import Admission, Permit, Priority
 from services.inference.engine import Delta, FinishReason, Message, Passage, Role, Sampling, Usage, UsageSource
 from services.inference.generation import Assignment, Event, Finished, Request, Started
-from services.inference.inference import Inference
+from services.inference.inference import EMBEDDING_ROOM, Inference
 from services.inference.models import Models
 from tests.unit.inference.scripted_engine import ScriptedEngine, embedder, writer
 
@@ -255,3 +257,28 @@ async def test_a_variant_that_breaks_is_exposed_as_broken(models: Models, engine
         await events_of(Inference(models, assigner), request())
     assert [one.outcome for one in assigner.executions[0].attempts] == ["BROKEN"]
     assert assigner.executions[0].fell_back
+
+
+async def test_embedding_is_admitted_by_class() -> None:
+    """Room that is reserved for a class is there for it while all else is taken."""
+    engine = ScriptedEngine("openai", embedder("vectors", "openai"))
+    entered: list[Priority] = []
+
+    class Noting(Admission):
+        async def enter(self, priority: Priority, tenant: str = "", most_seconds: float | None = None) -> Permit:
+            entered.append(priority)
+            return await super().enter(priority, tenant, most_seconds)
+
+    async with Models([engine], probe_seconds=60) as models:
+        room = Noting(*EMBEDDING_ROOM)
+        inference = Inference(models, None, embedding=room)
+        held = [await room.enter(Priority.DEFAULT) for _ in range(44)]
+        asyncio.get_running_loop().call_later(0.05, held[0].release)
+        await inference.embed("vectors", ["interactive"], Priority.INTERACTIVE)
+        assert room.load()[Priority.DEFAULT].in_use == 44
+        # The default class has to wait for one of its own, as bulk would.
+        await inference.embed("vectors", ["default"])
+        assert room.load()[Priority.DEFAULT].in_use == 43
+        assert entered[-2:] == [Priority.INTERACTIVE, Priority.DEFAULT]
+        for permit in held:
+            permit.release()

@@ -28,7 +28,7 @@ from penstock.inference.v1 import embedding_pb2 as penstock_dot_inference_dot_v1
 from penstock.inference.v1 import generation_pb2 as penstock_dot_inference_dot_v1_dot_generation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-penstock/inference/v1/embedding_service.proto\x12\x15penstock.inference.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a%penstock/inference/v1/embedding.proto\x1a&penstock/inference/v1/generation.proto\"\xa2\x01\n\x0c\x45mbedRequest\x12\x1e\n\x05model\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x05model\x12\x31\n\x06inputs\x18\x02 \x03(\tB\x19\xe2\x41\x01\x02\xbaH\x12\x92\x01\x0f\x08\x01\x10\x80\x04\"\x08r\x06\x10\x01(\x80\x80@R\x06inputs\x12\x30\n\ndimensions\x18\x14 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\x80\x04(\x01H\x00R\ndimensions\x88\x01\x01\x42\r\n\x0b_dimensions\"\xdd\x01\n\rEmbedResponse\x12@\n\nembeddings\x18\x01 \x03(\x0b\x32 .penstock.inference.v1.EmbeddingR\nembeddings\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12\x1e\n\ndimensions\x18\x03 \x01(\x05R\ndimensions\x12\x32\n\x05usage\x18\x04 \x01(\x0b\x32\x1c.penstock.inference.v1.UsageR\x05usage\x12 \n\x0b\x66ingerprint\x18\x05 \x01(\tR\x0b\x66ingerprint2\x7f\n\x10\x45mbeddingService\x12k\n\x05\x45mbed\x12#.penstock.inference.v1.EmbedRequest\x1a$.penstock.inference.v1.EmbedResponse\"\x17\x90\x02\x01\x82\xd3\xe4\x93\x02\x0e\"\t/v1/embed:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-penstock/inference/v1/embedding_service.proto\x12\x15penstock.inference.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a%penstock/inference/v1/embedding.proto\x1a&penstock/inference/v1/generation.proto\"\xe9\x01\n\x0c\x45mbedRequest\x12\x1e\n\x05model\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x05model\x12\x31\n\x06inputs\x18\x02 \x03(\tB\x19\xe2\x41\x01\x02\xbaH\x12\x92\x01\x0f\x08\x01\x10\x80\x04\"\x08r\x06\x10\x01(\x80\x80@R\x06inputs\x12\x30\n\ndimensions\x18\x14 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\x80\x04(\x01H\x00R\ndimensions\x88\x01\x01\x12\x45\n\x08priority\x18\x46 \x01(\x0e\x32\x1f.penstock.inference.v1.PriorityB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x08priorityB\r\n\x0b_dimensions\"\xdd\x01\n\rEmbedResponse\x12@\n\nembeddings\x18\x01 \x03(\x0b\x32 .penstock.inference.v1.EmbeddingR\nembeddings\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12\x1e\n\ndimensions\x18\x03 \x01(\x05R\ndimensions\x12\x32\n\x05usage\x18\x04 \x01(\x0b\x32\x1c.penstock.inference.v1.UsageR\x05usage\x12 \n\x0b\x66ingerprint\x18\x05 \x01(\tR\x0b\x66ingerprint2\x7f\n\x10\x45mbeddingService\x12k\n\x05\x45mbed\x12#.penstock.inference.v1.EmbedRequest\x1a$.penstock.inference.v1.EmbedResponse\"\x17\x90\x02\x01\x82\xd3\xe4\x93\x02\x0e\"\t/v1/embed:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,12 +41,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EMBEDREQUEST'].fields_by_name['inputs']._serialized_options = b'\342A\001\002\272H\022\222\001\017\010\001\020\200\004\"\010r\006\020\001(\200\200@'
   _globals['_EMBEDREQUEST'].fields_by_name['dimensions']._loaded_options = None
   _globals['_EMBEDREQUEST'].fields_by_name['dimensions']._serialized_options = b'\272H\010\032\006\030\200\200\004(\001'
+  _globals['_EMBEDREQUEST'].fields_by_name['priority']._loaded_options = None
+  _globals['_EMBEDREQUEST'].fields_by_name['priority']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_EMBEDDINGSERVICE'].methods_by_name['Embed']._loaded_options = None
   _globals['_EMBEDDINGSERVICE'].methods_by_name['Embed']._serialized_options = b'\220\002\001\202\323\344\223\002\016\"\t/v1/embed:\001*'
   _globals['_EMBEDREQUEST']._serialized_start=215
-  _globals['_EMBEDREQUEST']._serialized_end=377
-  _globals['_EMBEDRESPONSE']._serialized_start=380
-  _globals['_EMBEDRESPONSE']._serialized_end=601
-  _globals['_EMBEDDINGSERVICE']._serialized_start=603
-  _globals['_EMBEDDINGSERVICE']._serialized_end=730
+  _globals['_EMBEDREQUEST']._serialized_end=448
+  _globals['_EMBEDRESPONSE']._serialized_start=451
+  _globals['_EMBEDRESPONSE']._serialized_end=672
+  _globals['_EMBEDDINGSERVICE']._serialized_start=674
+  _globals['_EMBEDDINGSERVICE']._serialized_end=801
 # @@protoc_insertion_point(module_scope)
