@@ -114,10 +114,10 @@ async def test_those_unused_for_longest_go_where_a_user_or_a_tenant_has_too_many
 
 async def test_deleting_leaves_no_trace_in_the_database(pool: Pool) -> None:
     conversations = kept(pool)
-    secret = "the secret of the deep lake"
-    await conversations.append("c", "ann", replace(TURN, query=secret, text=secret, rewritten_query=secret))
+    said = "the secret of the deep lake"
+    await conversations.append("c", "ann", replace(TURN, query=said, text=said, rewritten_query=said))
     await conversations.delete("c", "ann")
     tables = await pool.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'retrieval'")
     for table in tables:
         rows = await pool.fetch(f"SELECT t::text AS row FROM {table['tablename']} t")  # noqa: S608 - names of our own tables
-        assert not any(secret in row["row"] for row in rows), table["tablename"]
+        assert not any(said in row["row"] for row in rows), table["tablename"]
