@@ -90,6 +90,8 @@ class Models:
         self._probe_seconds = probe_seconds
         self._probe_timeout = probe_timeout
         self._tasks: list[asyncio.Task[None]] = []
+        self._named: dict[str, list[Found]] = {}
+        self._writing: dict[str, list[Found]] = {}
 
     async def __aenter__(self) -> Self:
         """Asks all engines once, at the same time, and goes on asking."""
@@ -131,11 +133,12 @@ class Models:
     def writers(self, name: str) -> list[Found]:
         """All that generate or extract under this exact name: those in reach, or all of them where none is.
 
+        The same list until something of the models changes.
+
         Raises:
             Failure: As `writer`.
         """
-        able = [found for found in self._all() if found.model.name == name and _can(found.model, WRITING)]
-        return [found for found in able if _usable(found.model)] or able or [self._find(name, WRITING)]
+        return self._writing.get(name) or [self._find(name, WRITING)]
 
     def auto_writers(self, has_passages: bool = False) -> list[Found]:
         """What `auto` means for generation, and after it the best of each other engine in reach, in their order.
@@ -176,7 +179,7 @@ class Models:
 
     def named(self, name: str) -> Found:
         """The model of this very name, whatever it can do. Raises MODEL_NOT_FOUND."""
-        found = [found for found in self._all() if found.model.name == name]
+        found = self._named.get(name, [])
         if not found:
             raise self._not_found(name)
         return next((one for one in found if _usable(one.model)), found[0])
@@ -212,7 +215,7 @@ class Models:
             if found is None:
                 raise self._not_found(AUTO)
             return found
-        named = [found for found in self._all() if found.model.name == name]
+        named = self._named.get(name, [])
         able = [found for found in named if _can(found.model, capabilities)]
         if able:
             # Two engines may serve one name: the one that answers wins over the one that does not.
@@ -251,6 +254,15 @@ class Models:
             return None
         return found.model.engine, found.model.name
 
+    def _index(self) -> None:
+        """Puts what is known by name: each request looks some up, and there may be hundreds."""
+        named: dict[str, list[Found]] = {}
+        for found in self._all():
+            named.setdefault(found.model.name, []).append(found)
+        able = {name: [found for found in several if _can(found.model, WRITING)] for name, several in named.items()}
+        self._named = named
+        self._writing = {name: [one for one in several if _usable(one.model)] or several for name, several in able.items()}
+
     def _all(self) -> Iterator[Found]:
         for known in self._known:
             for model in known.models:
@@ -279,11 +291,13 @@ class Models:
         if found is None:
             known.reachable = False
             known.models = tuple(replace(model, state=ModelState.UNREACHABLE) for model in known.models)
+            self._index()
             return
         if not known.reachable or {model.name for model in known.models} != {model.name for model in found}:
             _log.info("engine %s serves %s", known.engine.name, ", ".join(model.name for model in found) or "no model")
         known.reachable = True
         known.models = found
+        self._index()
 
     async def _asked(self, known: _Known) -> tuple[Model, ...] | None:
         """What the engine says; None where it says nothing of use."""

@@ -28,7 +28,7 @@ _NAMED: Final = 5
 
 def missing(model: Model, generation: Generation) -> Capability | None:
     """The first capability that the request needs and the model lacks; None where it has them all."""
-    return next((one for one in _needed(generation) if one not in model.capabilities), None)
+    return next((one for one in needed(generation) if one not in model.capabilities), None)
 
 
 def check(model: Model, generation: Generation, others: Iterable[Model]) -> None:
@@ -55,7 +55,8 @@ def check_addresses(engine: str, generation: Generation) -> None:
         )
 
 
-def _needed(generation: Generation) -> Iterator[Capability]:
+def needed(generation: Generation) -> Iterator[Capability]:
+    """What the request needs beside text."""
     form = generation.form
     if form.tools or any(message.tool_calls or message.tool_call for message in generation.messages):
         yield Capability.TOOLS

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from services.chassis.errors import Failure, Reason
 from services.inference.admission import Admission
-from services.inference.auto.chooser import Candidate, Chooser, is_able
+from services.inference.auto.chooser import Candidate, Chooser, able
 from services.inference.auto.decision import Decision, Option, Why
 from services.inference.auto.features import features_of
 from services.inference.backends import Backend, Roomy
@@ -85,6 +85,7 @@ class Router:
     chooser: Chooser = field(default_factory=Chooser)
     _backends: dict[tuple[int, str], Backend] = field(default_factory=dict)
     _names: dict[int, str] = field(default_factory=dict)
+    _replicas_of: dict[str, tuple[Sequence[Found], tuple[Backend, ...]]] = field(default_factory=dict)
 
     def route(
         self,
@@ -161,10 +162,10 @@ class Router:
         features = (
             features_of(generation, alias.max_tokens) if decided is None or decided.features is None else decided.features
         )
-        able = [one for one in candidates if is_able(one.model, generation, features)]
+        fit = able(candidates, generation, features)
         # One that is left alone is no choice, unless all are: then the first of them tells how long.
-        well = [one for one in able if any(backend.breaker.lets_through() for backend in in_reach[one.declared.model])]
-        pool = well or able
+        well = [one for one in fit if any(backend.breaker.lets_through() for backend in in_reach[one.declared.model])]
+        pool = well or fit
         if decided is None or decided.model not in in_reach:
             decided = (
                 self.chooser.choose(name, alias.routing, pool, features)
@@ -188,7 +189,12 @@ class Router:
         return tuple(steps)
 
     def _replicas(self, name: str) -> tuple[Backend, ...]:
-        return tuple(self._backend(found) for found in self.models.writers(name))
+        writers = self.models.writers(name)
+        known = self._replicas_of.get(name)
+        # Looked up for each model of an alias at each request; the list is another one once a model has changed.
+        if known is None or known[0] is not writers:
+            known = self._replicas_of[name] = (writers, tuple(map(self._backend, writers)))
+        return known[1]
 
     def _backend(self, found: Found) -> Backend:
         key = (id(found.engine), found.model.name)
@@ -214,6 +220,7 @@ class Router:
         return self._names[id(engine)]
 
     def _forget_idle(self) -> None:
+        self._replicas_of.clear()
         for key, one in list(self._backends.items()):
             if not one.load() and one.breaker.state is BreakerState.CLOSED:
                 del self._backends[key]

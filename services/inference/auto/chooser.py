@@ -10,7 +10,7 @@ from services.inference.auto.decision import Decision, Option, Why
 from services.inference.auto.exploration import drawn, shares
 from services.inference.engine import Capability
 from services.inference.policy import Strategy
-from services.inference.requirements import missing
+from services.inference.requirements import needed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,13 +33,18 @@ class Candidate:
     model: Model
 
 
-def is_able(model: Model, generation: Generation, features: Features) -> bool:
-    """Whether a model can do at all what is asked for, and the request fits into its context."""
-    if missing(model, generation) is not None:
-        return False
-    if not generation.passages and Capability.GENERATION not in model.capabilities:
-        return False
-    return not model.context_tokens or features.total_tokens + features.max_tokens <= model.context_tokens
+def able(candidates: Sequence[Candidate], generation: Generation, features: Features) -> list[Candidate]:
+    """Those that can do at all what is asked for, and into whose context it fits."""
+    wanted = set(needed(generation))
+    if not generation.passages:
+        # There is nothing that an extractor could answer from.
+        wanted.add(Capability.GENERATION)
+    tokens = features.total_tokens + features.max_tokens
+    return [
+        one
+        for one in candidates
+        if wanted.issubset(one.model.capabilities) and (not one.model.context_tokens or tokens <= one.model.context_tokens)
+    ]
 
 
 class Chooser:

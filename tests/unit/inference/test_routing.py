@@ -150,7 +150,26 @@ async def test_a_replica_that_is_left_alone_or_out_of_reach_gets_nothing(models:
             one.enter().failed(failure)
     assert router.choose(replicas, "") is None
     models._known[1].models = (replace(writer("model", "openai"), state=ModelState.UNREACHABLE),)
+    models._index()
     assert [one.name for one in router.route("model").steps[0]] == ["openai", "openai#3"]
+
+
+async def test_what_a_probe_finds_holds_for_the_next_request(models: Models) -> None:
+    router = Router(models)
+    engine = models.engines[0]
+    assert isinstance(engine, ScriptedEngine)
+    first = router.route("model").steps[0]
+    assert router.route("model").steps[0] is first
+    engine.listed = (replace(writer("model", "openai"), context_tokens=9), writer("new", "openai"))
+    await models.refresh(engine)
+    assert [one.found.model.context_tokens for one in router.route("model").steps[0]] == [9, 0, 0]
+    assert router.route("model").steps[0][0] is first[0]
+    assert [one.name for one in router.route("new").steps[0]] == ["openai"]
+    engine.listed = ()
+    await models.refresh(engine)
+    assert [one.name for one in router.route("model").steps[0]] == ["openai#2", "openai#3"]
+    with pytest.raises(Failure):
+        router.route("new")
 
 
 def test_what_a_conversation_has_in_common() -> None:
