@@ -88,7 +88,7 @@ def chunk(
     outline = Outline(title, headings)
     cutter = _Cutter(text, outline, settings, measure)
     spans = list(cutter.spans(regions(len(text), headings, media_type, settings.strategy)))
-    opened = [outline.opened(start) for start, _ in spans]
+    opened = [outline.opened(outline.anchor(text, start, end)) for start, end in spans]
     return [
         Chunk(
             ordinal,

@@ -46,6 +46,21 @@ class Outline:
         """The headings that a place stands under, outermost first."""
         return self._opened[bisect_right(self.starts, place)]
 
+    def anchor(self, text: str, start: int, end: int) -> int:
+        """The place that tells what a span stands under: its start, or the last of the headings that it opens with.
+
+        A span under several headings that have text of their own stands under the first.
+        """
+        place = start
+        following = bisect_right(self.starts, place)
+        while following < len(self.starts) and self.starts[following] < end:
+            line_end = text.find("\n", place)
+            if following == 0 or self.starts[following - 1] != place or text[line_end : self.starts[following]].strip():
+                return start
+            place = self.starts[following]
+            following += 1
+        return place
+
     def header(self, place: int) -> str:
         """The header of the table that the place is in the middle of; empty elsewhere."""
         opened = self.opened(place)

@@ -43,6 +43,9 @@ _WAITS: Final = frozenset(
     }
 )
 
+# An inference service, or a model, that tells no tokens: there is no use in asking again.
+_NEVER: Final = frozenset({Reason.METHOD_NOT_FOUND, Reason.MODEL_CAPABILITY_MISSING})
+
 
 class Tokenizer(Protocol):
     """Whatever knows the tokens of a model."""
@@ -91,6 +94,8 @@ class Rulers:
         except Failure as failure:
             if failure.reason in _WAITS:
                 raise
+            if failure.reason in _NEVER:
+                vocabulary.mark = 0
             _log.warning("chunks of %s are cut by an estimate of tokens: %s", identity.name, failure.message)
             return [ESTIMATE] * len(texts)
         if not vocabulary.mark:

@@ -178,6 +178,16 @@ def test_a_section_holds_the_chunks_under_one_heading() -> None:
     assert chunks[-1].section[0] < chunks[-1].ordinal
 
 
+def test_headings_without_text_between_them_count_as_one() -> None:
+    body = "This sentence says something of pumps and of water. " * 60
+    _, chunks = cut(f"# Guide\n\n## Pumps\n\n{body}", "a.md")
+    assert {one.path for one in chunks} == {("Guide", "Pumps")}
+    assert {one.section for one in chunks} == {(0, len(chunks) - 1)}
+    # One that holds several sections stands above them.
+    _, chunks = cut("# Guide\n\n## Pumps\n\nShort.\n\n## Sluices\n\nShort.", "a.md")
+    assert [one.path for one in chunks] == [("Guide",)]
+
+
 def test_sections_of_a_paper() -> None:
     prose = "We lift water with pumps, and measure it. " * 20
     text = (
