@@ -26,6 +26,10 @@ def run_search(judged: Sequence[str]) -> None:
     """Runs what needs a suite that runs already, on one of its own."""
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder, running(Path(folder), {}) as suite:
         run("Search", "benchmarks.search_latency", "--target", suite.host)
+        run("Searches a second, kept and new", "benchmarks.search_throughput", "--target", suite.host)
+        inference = suite.address("inference")
+        run("Groundedness", "benchmarks.grounding", "--target", inference)
+        run("Intents", "benchmarks.intents", "--target", inference)
         if judged:
             # Not through the gateway: a judged set is more than a request may hold there.
             run("Quality of search", "benchmarks.retrieval_quality", *judged, "--target", suite.address("retrieval"))
