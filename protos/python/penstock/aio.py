@@ -27,6 +27,8 @@ from penstock.inference.v1 import (
     model_service_pb2_grpc,
     policy_service_pb2,
     policy_service_pb2_grpc,
+    prompt_service_pb2,
+    prompt_service_pb2_grpc,
     routing_service_pb2,
     routing_service_pb2_grpc,
     tokenization_service_pb2,
@@ -52,14 +54,16 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack  # noqa: UP035 - the wheel serves Python 3.10 too
 
     from penstock.experiments.v1 import experiment_pb2, outcome_service_pb2
-    from penstock.inference.v1 import generation_service_pb2, model_pb2, policy_pb2, routing_pb2
+    from penstock.inference.v1 import generation_service_pb2, model_pb2, policy_pb2, prompt_pb2, routing_pb2, system_pb2
     from penstock.requests import (
         AnswerOptions,
+        CreateModelOptions,
         DocumentLike,
         GenerateOptions,
         LoadOptions,
         MetricLike,
         OutcomeLike,
+        PromptOptions,
         SearchOptions,
         VariantLike,
     )
@@ -113,6 +117,7 @@ class AsyncClient:
         self._tokenization = tokenization_service_pb2_grpc.TokenizationServiceStub(self.channel)
         self._models = model_service_pb2_grpc.ModelServiceStub(self.channel)
         self._policy = policy_service_pb2_grpc.PolicyServiceStub(self.channel)
+        self._prompts = prompt_service_pb2_grpc.PromptServiceStub(self.channel)
         self._routing = routing_service_pb2_grpc.RoutingServiceStub(self.channel)
         self._collections = collection_service_pb2_grpc.CollectionServiceStub(self.channel)
         self._documents = document_service_pb2_grpc.DocumentServiceStub(self.channel)
@@ -222,6 +227,82 @@ class AsyncClient:
         """Deletes a model's files; `force` ends the requests that use it."""
         request = model_service_pb2.DeleteModelRequest(model=model, force=force)
         return await self._call(self._models.DeleteModel, request, timeout)
+
+    def create_model(
+        self, model: str, base: str, *, timeout: float | None = None, **options: Unpack[CreateModelOptions]
+    ) -> AsyncEventStream[model_service_pb2.CreateModelResponse]:
+        """Makes a model out of another one, as a stream of `progress` and one `finished`."""
+        return self._stream(self._models.CreateModel, requests.create_model(model, base, options), timeout)
+
+    async def optimize_memory(
+        self, *, idle: float = 0.0, timeout: float | None = None
+    ) -> model_service_pb2.OptimizeMemoryResponse:
+        """Unloads the models of the service's own process that have been idle for so many seconds."""
+        return await self._call(self._models.OptimizeMemory, requests.optimize_memory(idle), timeout)
+
+    async def system(self, *, timeout: float | None = None) -> system_pb2.System:
+        """The machine and the process of the inference service, and the loaded models."""
+        return (await self._call(self._models.GetSystem, model_service_pb2.GetSystemRequest(), timeout)).system
+
+    async def create_prompt_version(
+        self,
+        prompt: str,
+        messages: Iterable[prompt_pb2.PromptMessage | Mapping[str, str]],
+        *,
+        timeout: float | None = None,
+        **options: Unpack[PromptOptions],
+    ) -> prompt_pb2.PromptVersion:
+        """Adds a version to a prompt. Messages may be dictionaries: `{"role": "system", "template": "Hi {{ name }}"}`."""
+        request = requests.create_prompt_version(prompt, messages, options)
+        return (await self._call(self._prompts.CreatePromptVersion, request, timeout)).version
+
+    async def prompts(self, *, page_size: int = 0, timeout: float | None = None) -> AsyncIterator[prompt_pb2.Prompt]:
+        """All prompts by id, fetched page by page; `timeout` is that of one page."""
+        request = prompt_service_pb2.ListPromptsRequest(page_size=page_size)
+        while True:
+            page = await self._call(self._prompts.ListPrompts, request, timeout)
+            for prompt in page.prompts:
+                yield prompt
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def prompt_versions(
+        self, prompt: str, *, page_size: int = 0, timeout: float | None = None
+    ) -> AsyncIterator[prompt_pb2.PromptVersion]:
+        """All versions of a prompt, the latest first, fetched page by page; `timeout` is that of one page."""
+        request = prompt_service_pb2.ListPromptVersionsRequest(prompt=prompt, page_size=page_size)
+        while True:
+            page = await self._call(self._prompts.ListPromptVersions, request, timeout)
+            for version in page.versions:
+                yield version
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def get_prompt(
+        self, prompt: str, *, version: int = 0, timeout: float | None = None
+    ) -> prompt_service_pb2.GetPromptResponse:
+        """A prompt and one of its versions: the default where none is named."""
+        request = prompt_service_pb2.GetPromptRequest(prompt=prompt, version=version)
+        return await self._call(self._prompts.GetPrompt, request, timeout)
+
+    async def set_default_prompt_version(self, prompt: str, version: int, *, timeout: float | None = None) -> prompt_pb2.Prompt:
+        """Makes a version the default of its prompt."""
+        request = prompt_service_pb2.SetDefaultPromptVersionRequest(prompt=prompt, version=version)
+        return (await self._call(self._prompts.SetDefaultPromptVersion, request, timeout)).prompt
+
+    async def render_prompt(
+        self,
+        prompt: str,
+        variables: Mapping[str, Any] | None = None,
+        *,
+        version: int = 0,
+        timeout: float | None = None,
+    ) -> prompt_service_pb2.RenderPromptResponse:
+        """Renders a version of a prompt without generating from it."""
+        request = requests.render_prompt(prompt, variables, version)
+        return await self._call(self._prompts.RenderPrompt, request, timeout)
 
     async def create_collection(
         self,

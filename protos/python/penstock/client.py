@@ -27,6 +27,8 @@ from penstock.inference.v1 import (
     model_service_pb2_grpc,
     policy_service_pb2,
     policy_service_pb2_grpc,
+    prompt_service_pb2,
+    prompt_service_pb2_grpc,
     routing_service_pb2,
     routing_service_pb2_grpc,
     tokenization_service_pb2,
@@ -52,14 +54,16 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack  # noqa: UP035 - the wheel serves Python 3.10 too
 
     from penstock.experiments.v1 import experiment_pb2, outcome_service_pb2
-    from penstock.inference.v1 import generation_service_pb2, model_pb2, policy_pb2, routing_pb2
+    from penstock.inference.v1 import generation_service_pb2, model_pb2, policy_pb2, prompt_pb2, routing_pb2, system_pb2
     from penstock.requests import (
         AnswerOptions,
+        CreateModelOptions,
         DocumentLike,
         GenerateOptions,
         LoadOptions,
         MetricLike,
         OutcomeLike,
+        PromptOptions,
         SearchOptions,
         VariantLike,
     )
@@ -111,6 +115,7 @@ class Client:
         self._tokenization = tokenization_service_pb2_grpc.TokenizationServiceStub(self.channel)
         self._models = model_service_pb2_grpc.ModelServiceStub(self.channel)
         self._policy = policy_service_pb2_grpc.PolicyServiceStub(self.channel)
+        self._prompts = prompt_service_pb2_grpc.PromptServiceStub(self.channel)
         self._routing = routing_service_pb2_grpc.RoutingServiceStub(self.channel)
         self._collections = collection_service_pb2_grpc.CollectionServiceStub(self.channel)
         self._documents = document_service_pb2_grpc.DocumentServiceStub(self.channel)
@@ -216,6 +221,78 @@ class Client:
         """Deletes a model's files; `force` ends the requests that use it."""
         request = model_service_pb2.DeleteModelRequest(model=model, force=force)
         return self._call(self._models.DeleteModel, request, timeout)
+
+    def create_model(
+        self, model: str, base: str, *, timeout: float | None = None, **options: Unpack[CreateModelOptions]
+    ) -> EventStream[model_service_pb2.CreateModelResponse]:
+        """Makes a model out of another one, as a stream of `progress` and one `finished`."""
+        return self._stream(self._models.CreateModel, requests.create_model(model, base, options), timeout)
+
+    def optimize_memory(self, *, idle: float = 0.0, timeout: float | None = None) -> model_service_pb2.OptimizeMemoryResponse:
+        """Unloads the models of the service's own process that have been idle for so many seconds."""
+        return self._call(self._models.OptimizeMemory, requests.optimize_memory(idle), timeout)
+
+    def system(self, *, timeout: float | None = None) -> system_pb2.System:
+        """The machine and the process of the inference service, and the loaded models."""
+        return self._call(self._models.GetSystem, model_service_pb2.GetSystemRequest(), timeout).system
+
+    def create_prompt_version(
+        self,
+        prompt: str,
+        messages: Iterable[prompt_pb2.PromptMessage | Mapping[str, str]],
+        *,
+        timeout: float | None = None,
+        **options: Unpack[PromptOptions],
+    ) -> prompt_pb2.PromptVersion:
+        """Adds a version to a prompt. Messages may be dictionaries: `{"role": "system", "template": "Hi {{ name }}"}`."""
+        request = requests.create_prompt_version(prompt, messages, options)
+        return self._call(self._prompts.CreatePromptVersion, request, timeout).version
+
+    def prompts(self, *, page_size: int = 0, timeout: float | None = None) -> Iterator[prompt_pb2.Prompt]:
+        """All prompts by id, fetched page by page; `timeout` is that of one page."""
+        request = prompt_service_pb2.ListPromptsRequest(page_size=page_size)
+        while True:
+            page = self._call(self._prompts.ListPrompts, request, timeout)
+            yield from page.prompts
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def prompt_versions(
+        self, prompt: str, *, page_size: int = 0, timeout: float | None = None
+    ) -> Iterator[prompt_pb2.PromptVersion]:
+        """All versions of a prompt, the latest first, fetched page by page; `timeout` is that of one page."""
+        request = prompt_service_pb2.ListPromptVersionsRequest(prompt=prompt, page_size=page_size)
+        while True:
+            page = self._call(self._prompts.ListPromptVersions, request, timeout)
+            yield from page.versions
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def get_prompt(
+        self, prompt: str, *, version: int = 0, timeout: float | None = None
+    ) -> prompt_service_pb2.GetPromptResponse:
+        """A prompt and one of its versions: the default where none is named."""
+        request = prompt_service_pb2.GetPromptRequest(prompt=prompt, version=version)
+        return self._call(self._prompts.GetPrompt, request, timeout)
+
+    def set_default_prompt_version(self, prompt: str, version: int, *, timeout: float | None = None) -> prompt_pb2.Prompt:
+        """Makes a version the default of its prompt."""
+        request = prompt_service_pb2.SetDefaultPromptVersionRequest(prompt=prompt, version=version)
+        return self._call(self._prompts.SetDefaultPromptVersion, request, timeout).prompt
+
+    def render_prompt(
+        self,
+        prompt: str,
+        variables: Mapping[str, Any] | None = None,
+        *,
+        version: int = 0,
+        timeout: float | None = None,
+    ) -> prompt_service_pb2.RenderPromptResponse:
+        """Renders a version of a prompt without generating from it."""
+        request = requests.render_prompt(prompt, variables, version)
+        return self._call(self._prompts.RenderPrompt, request, timeout)
 
     def create_collection(
         self,

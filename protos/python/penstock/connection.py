@@ -24,6 +24,8 @@ from penstock.inference.v1 import (
     generation_service_pb2,
     model_service_pb2,
     policy_service_pb2,
+    prompt_service_pb2,
+    routing_service_pb2,
     tokenization_service_pb2,
 )
 from penstock.retrieval.v1 import (
@@ -46,6 +48,8 @@ _SERVICES: Final = (
     generation_service_pb2,
     model_service_pb2,
     policy_service_pb2,
+    prompt_service_pb2,
+    routing_service_pb2,
     tokenization_service_pb2,
     answer_service_pb2,
     collection_service_pb2,

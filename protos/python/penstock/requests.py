@@ -18,6 +18,8 @@ from penstock.inference.v1 import (
     generation_service_pb2,
     model_pb2,
     model_service_pb2,
+    prompt_pb2,
+    prompt_service_pb2,
     routing_service_pb2,
 )
 from penstock.retrieval.v1 import answer_service_pb2, document_pb2, document_service_pb2, search_pb2, search_service_pb2
@@ -44,7 +46,8 @@ class GenerateOptions(TypedDict, total=False):
 
     `messages` are Message messages, or dictionaries such as `{"role": "user", "content": "Hello"}`. `passages` are Passage
     messages or strings. `priority` is a Priority or its name: "system", "interactive", "default", "bulk". `cache` is a
-    CacheMode or its name: "use", "bypass", "refresh".
+    CacheMode or its name: "use", "bypass", "refresh", "exact". `prompt_template` is a PromptTemplate, or a dictionary such as
+    `{"name": "support", "variables": {"question": "Why?"}}`.
     """
 
     messages: Iterable[MessageInput]
@@ -69,6 +72,7 @@ class GenerateOptions(TypedDict, total=False):
     alternatives: int
     session: str
     cache: int | str
+    prompt_template: prompt_pb2.PromptTemplate | Mapping[str, Any]
 
 
 class PassageOptions(TypedDict, total=False):
@@ -117,6 +121,35 @@ class LoadOptions(TypedDict, total=False):
     adapter_path: str
 
 
+class CreateModelOptions(TypedDict, total=False):
+    """Options of `create_model`; see CreateModelRequest for what they mean and their limits."""
+
+    system_prompt: str
+    template: str
+    temperature: float
+    top_p: float
+    top_k: int
+    seed: int
+    presence_penalty: float
+    frequency_penalty: float
+    context_tokens: int
+    max_tokens: int
+    stop: Iterable[str]
+    quantization: str
+
+
+class PromptOptions(TypedDict, total=False):
+    """Options of `create_prompt_version`; see CreatePromptVersionRequest for what they mean.
+
+    `variables` are PromptVariable messages, or dictionaries such as `{"variable": "words", "type": "integer", "default": 20}`.
+    """
+
+    variables: Iterable[prompt_pb2.PromptVariable | Mapping[str, Any]]
+    description: str
+    set_default: bool
+    request_id: str
+
+
 def generate_fields(prompt: str | None, options: GenerateOptions) -> dict[str, Any]:
     """Fields of GenerateRequest and of StreamGenerateRequest, which are the same."""
     fields: dict[str, Any] = dict(options)
@@ -127,6 +160,9 @@ def generate_fields(prompt: str | None, options: GenerateOptions) -> dict[str, A
         fields["priority"] = _enum(generation_pb2.Priority, "PRIORITY_", fields["priority"])
     if "cache" in fields:
         fields["cache"] = _enum(generation_pb2.CacheMode, "CACHE_MODE_", fields["cache"])
+    template = fields.get("prompt_template")
+    if isinstance(template, Mapping):
+        fields["prompt_template"] = json_format.ParseDict(dict(template), prompt_pb2.PromptTemplate())
     fields["messages"] = [_message(message) for message in fields.get("messages", ())]
     fields["passages"] = [
         generation_pb2.Passage(text=passage) if isinstance(passage, str) else passage for passage in fields.get("passages", ())
@@ -203,6 +239,56 @@ def create_experiment(
 def record_outcomes(outcomes: Iterable[OutcomeLike]) -> outcome_service_pb2.RecordOutcomesRequest:
     """A batch of outcomes; one without an id gets one, so that a second attempt does no harm."""
     return outcome_service_pb2.RecordOutcomesRequest(outcomes=[_outcome(outcome) for outcome in outcomes])
+
+
+def create_model(model: str, base: str, options: CreateModelOptions) -> model_service_pb2.CreateModelRequest:
+    """What to make a model of."""
+    fields: dict[str, Any] = dict(options)
+    sampling = {name: fields.pop(name) for name in _SAMPLING if name in fields}
+    if sampling:
+        fields["sampling"] = generation_pb2.Sampling(**sampling)
+    return model_service_pb2.CreateModelRequest(model=model, base=base, **fields)
+
+
+def optimize_memory(idle: float) -> model_service_pb2.OptimizeMemoryRequest:
+    """Which models to unload: those idle for so many seconds."""
+    request = model_service_pb2.OptimizeMemoryRequest()
+    request.idle.FromTimedelta(timedelta(seconds=idle))
+    return request
+
+
+def create_prompt_version(
+    prompt: str, messages: Iterable[prompt_pb2.PromptMessage | Mapping[str, str]], options: PromptOptions
+) -> prompt_service_pb2.CreatePromptVersionRequest:
+    """A version of a prompt."""
+    return prompt_service_pb2.CreatePromptVersionRequest(
+        prompt=prompt,
+        messages=[
+            prompt_pb2.PromptMessage(role=_enum(generation_pb2.Role, "ROLE_", one["role"]), template=one["template"])
+            if isinstance(one, Mapping)
+            else one
+            for one in messages
+        ],
+        variables=[_variable(one) for one in options.get("variables", ())],
+        description=options.get("description", ""),
+        set_default=options.get("set_default", False),
+        request_id=options.get("request_id") or str(uuid.uuid4()),
+    )
+
+
+def _variable(given: prompt_pb2.PromptVariable | Mapping[str, Any]) -> prompt_pb2.PromptVariable:
+    if not isinstance(given, Mapping):
+        return given
+    fields = dict(given)
+    fields["type"] = _enum(prompt_pb2.VariableType, "VARIABLE_TYPE_", fields.get("type", "string"))
+    return json_format.ParseDict(fields, prompt_pb2.PromptVariable())
+
+
+def render_prompt(prompt: str, variables: Mapping[str, Any] | None, version: int) -> prompt_service_pb2.RenderPromptRequest:
+    """What to render."""
+    request = prompt_service_pb2.RenderPromptRequest(prompt=prompt, version=version)
+    request.variables.update(dict(variables or {}))
+    return request
 
 
 def load_model(model: str, options: LoadOptions) -> model_service_pb2.LoadModelRequest:

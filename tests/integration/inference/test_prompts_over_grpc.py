@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
+import penstock
 import pytest
 from google.protobuf import json_format, struct_pb2
 from penstock.inference.v1 import (
@@ -120,3 +121,26 @@ async def test_two_processes_of_the_service_agree_at_once(tmp_path: Path) -> Non
                 assert (told.prompt.default_version, told.version.messages[0].template) == (number, f"{number}")
     finally:
         assert [service.stop() for service in services] == [0, 0]
+
+
+async def test_the_wheels_clients_speak_of_prompts_and_the_machine(service: Service) -> None:
+    messages = [{"role": "system", "template": "At most {{ words }} words."}, {"role": "user", "template": "{{ question }}"}]
+    variables = [{"variable": "words", "type": "integer", "default": 20}, {"variable": "question"}]
+    async with penstock.AsyncClient(service.address) as client:
+        made = await client.create_prompt_version("wheel", messages, variables=variables, description="by the wheel")
+        assert (made.version, made.variables[0].default.number_value) == (1, 20)
+        await client.create_prompt_version("wheel", messages, variables=variables)
+        assert (await client.set_default_prompt_version("wheel", 2)).default_version == 2
+        assert "wheel" in [one.prompt async for one in client.prompts(page_size=1)]
+        assert [one.version async for one in client.prompt_versions("wheel", page_size=1)] == [2, 1]
+        assert (await client.get_prompt("wheel", version=1)).version == made
+        rendered = await client.render_prompt("wheel", {"question": "Why?"}, version=1)
+        assert [one.parts[0].text for one in rendered.messages] == ["At most 20 words.", "Why?"]
+        template = {"name": "wheel", "variables": {"question": "Why?", "words": 3}}
+        answer = await client.generate(model="tiny", prompt_template=template, max_tokens=3, cache="exact")
+        assert answer.prompt_version.version == 2
+        assert (await client.system()).memory.total_bytes > 0
+        assert (await client.optimize_memory(idle=3600)).resident_bytes_before > 0
+        with pytest.raises(penstock.FailedPreconditionError):
+            async for _ in client.create_model("helper", "llama3.2", temperature=0.0, stop=["END"]):
+                pass
