@@ -9,6 +9,7 @@ curves are honest about new requests.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
@@ -40,32 +41,28 @@ _BAD: Final = frozenset({Ending.CUT, Ending.WITHHELD, Ending.FAILED})
 class Judged:
     """The outcomes that tell something, as arrays.
 
-    An answer that got feedback stands for those of its model that ended well and got none: people judge few answers, while
-    every failure is seen. Without that weight a model would look the worse the less its answers are judged.
+    An answer that got feedback stands for those of its model that ended alike and got none: people judge few answers, while
+    every failure is seen. Without that weight a model would look the worse the less its answers are judged. A model's bad ends
+    of a kind that nobody has judged count as bad by themselves.
 
     Args:
         outcomes: All of an alias.
     """
 
     def __init__(self, outcomes: Sequence[Outcome]) -> None:
-        told = [one for one in outcomes if one.reward is not None or one.ending in _BAD]
-        ended: dict[str, int] = {}
-        rewarded: dict[str, int] = {}
-        for one in outcomes:
-            if one.ending == Ending.WELL:
-                ended[one.model] = ended.get(one.model, 0) + 1
-                rewarded[one.model] = rewarded.get(one.model, 0) + (one.reward is not None)
+        ended: Counter[tuple[str, str]] = Counter((one.model, one.ending) for one in outcomes)
+        judged: Counter[tuple[str, str]] = Counter((one.model, one.ending) for one in outcomes if one.reward is not None)
+        told = [one for one in outcomes if one.reward is not None or (one.ending in _BAD and not judged[one.model, one.ending])]
         # A model of which no answer has been judged that ended well is known by its failures only, that is not at all.
-        self.told = [one for one in told if rewarded.get(one.model) or not ended.get(one.model)]
+        self.told = [one for one in told if judged[one.model, Ending.WELL] or not ended[one.model, Ending.WELL]]
         self.models = sorted({one.model for one in self.told})
         places = {model: place for place, model in enumerate(self.models)}
         self.of = np.array([places[one.model] for one in self.told], dtype=np.intp)
         self.rewards: Floats = np.array([one.reward or 0.0 for one in self.told], dtype=np.float64)
         self.vectors: Floats = np.array([one.vector for one in self.told], dtype=np.float64)
-        self.weights: Floats = np.array(
-            [ended[one.model] / rewarded[one.model] if one.ending == Ending.WELL else 1.0 for one in self.told],
-            dtype=np.float64,
-        )
+        # One that was left before its end stands for itself only, and so does a bad end that counts as such.
+        stand_in = {end: count / judged[end] for end, count in ended.items() if judged[end] and end[1] != Ending.UNKNOWN}
+        self.weights: Floats = np.array([stand_in.get((one.model, one.ending), 1.0) for one in self.told], dtype=np.float64)
 
     def __len__(self) -> int:
         return len(self.told)

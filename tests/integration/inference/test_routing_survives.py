@@ -50,7 +50,8 @@ async def test_what_was_learned_is_there_after_a_kill(engine: slow_engine.SlowEn
         ]
         # `down` was drawn now and then, and could not answer: the decision still says what was chosen, and how likely.
         assert {answer.model for answer in answers} == {"brief"}
-        assert {answer.decision.propensity for answer in answers} <= {0.75, 0.25}
+        # Once it is left alone for its failures there is nothing to draw.
+        assert {answer.decision.propensity for answer in answers} <= {0.75, 0.25, 1.0}
         for answer in answers:
             assert (answer.model != answer.decision.model) == (len(answer.attempts) > 1)
         routing: Any = routing_service_pb2_grpc.RoutingServiceStub(channel)

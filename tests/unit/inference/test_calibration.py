@@ -165,6 +165,19 @@ def test_failures_alone_say_nothing_of_a_model_whose_good_answers_nobody_judges(
     assert rare.curves["a"].good == pytest.approx(101 / 201)
 
 
+def test_a_bad_end_counts_as_bad_until_someone_judges_such_ends_otherwise() -> None:
+    vector = request(dice(1)).vector()
+    good = [Outcome("a", "explored", 0.5, vector, Ending.WELL, 5, 1.0)] * 60
+    cut = [Outcome("a", "explored", 0.5, vector, Ending.CUT, 5, None)] * 40
+    unjudged = calibrate(good + cut, Judged(good + cut), 0.5)
+    assert unjudged is not None
+    assert unjudged.curves["a"].good == pytest.approx(0.6)
+    liked = [*good, *cut[:30], *[replace(cut[0], reward=1.0)] * 8, *[replace(cut[0], reward=0.0)] * 2]
+    judged = calibrate(liked, Judged(liked), 0.5)
+    assert judged is not None
+    assert judged.curves["a"].good == pytest.approx(0.6 + 0.4 * 0.8)
+
+
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0.1, 10)), min_size=1, max_size=40))
 def test_isotonic_regression_is_scipys(pairs: list[tuple[float, float]]) -> None:
     values, weights = np.array([one for one, _ in pairs]), np.array([one for _, one in pairs])
