@@ -8,6 +8,10 @@ import signal
 from functools import partial
 from typing import TYPE_CHECKING
 
+from openfeature.schemas.protobuf.flagd.evaluation.v1 import evaluation_pb2 as flagd_v1
+from openfeature.schemas.protobuf.flagd.evaluation.v1 import evaluation_pb2_grpc as flagd_v1_grpc
+from openfeature.schemas.protobuf.flagd.evaluation.v2 import evaluation_pb2 as flagd_v2
+from openfeature.schemas.protobuf.flagd.evaluation.v2 import evaluation_pb2_grpc as flagd_v2_grpc
 from penstock.experiments.v1 import (
     assignment_service_pb2_grpc,
     experiment_service_pb2_grpc,
@@ -23,6 +27,7 @@ from services.experiments.acting import Actor
 from services.experiments.analyst import Analyst
 from services.experiments.configuration import ConfigurationFeed
 from services.experiments.lifecycle import Experiments
+from services.experiments.openfeature_handlers import OpenFeatureService
 from services.experiments.outcomes import Outcomes
 from services.experiments.settings import ExperimentsSettings
 from services.experiments.stores.postgres import PostgresStore
@@ -70,6 +75,17 @@ async def build(settings: ExperimentsSettings, stack: AsyncExitStack, lifecycle:
             f"{_PACKAGE}.ResultService",
             handlers.ResultService(store, analyst),
             result_service_pb2_grpc.add_ResultServiceServicer_to_server,
+        ),
+        # Providers of OpenFeature that were built for flagd speak one or the other.
+        Served(
+            "flagd.evaluation.v1.Service",
+            OpenFeatureService(flagd_v1, outcomes, feed),
+            flagd_v1_grpc.add_ServiceServicer_to_server,
+        ),
+        Served(
+            "flagd.evaluation.v2.Service",
+            OpenFeatureService(flagd_v2, outcomes, feed),
+            flagd_v2_grpc.add_ServiceServicer_to_server,
         ),
     ]
 

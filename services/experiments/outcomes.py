@@ -52,10 +52,11 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """The key of an assignment, and the variant it stands for."""
+    """The key of an assignment, the variant it stands for, and the experiment."""
 
     key: str
     arm: Arm
+    experiment: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,20 @@ class Outcomes:
         if exposures:
             await self._store.record_exposures(list(exposures.values()))
         return assigned
+
+    async def preview(self, unit_id: str, attributes: Mapping[str, str]) -> list[Assigned]:
+        """What a unit would get of each running experiment that it takes part in. Records nothing."""
+        check_text("unit_id", unit_id)
+        configuration = await self._store.configuration()
+        found = (
+            _assigned(Asked(experiment.id, unit_id, attributes), experiment.plan(), configuration.holdout)
+            for experiment in configuration.experiments
+        )
+        return [one for one in found if isinstance(one, Assigned)]
+
+    async def existing(self, experiment: str) -> Experiment:
+        """One experiment, or EXPERIMENT_NOT_FOUND."""
+        return await existing(self._store, experiment)
 
     async def record_exposures(self, exposures: Sequence[Exposure]) -> Recorded:
         """Records exposures that services logged: all or, on an error, none.
@@ -152,7 +167,7 @@ def _assigned(asked: Asked, plan: Plan, holdout: float) -> Assigned | Exclusion:
     if excluded is not None:
         return excluded
     arm = plan.arm_of(asked.unit_id)
-    return Assigned(assignment_key(asked.experiment, arm.variant, asked.unit_id), arm)
+    return Assigned(assignment_key(asked.experiment, arm.variant, asked.unit_id), arm, asked.experiment)
 
 
 def _exposure(asked: Asked, assigned: Assigned, request_id: str) -> Exposure:

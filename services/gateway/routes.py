@@ -29,6 +29,8 @@ _JSON_BODY: Final = r"(?i)|\s*application/([a-z0-9.+-]+\+)?json\s*(;.*)?"
 # Asks proxies on the way to the client to pass each event on as it comes.
 _UNBUFFERED: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 _REFLECTION: Final = ("/grpc.reflection.", "/grpc.health.v1.Health/")
+# The protocol that providers of OpenFeature speak; not part of our own contract.
+_OPENFEATURE: Final = ("/flagd.evaluation.v1.Service/", "/flagd.evaluation.v2.Service/")
 _IDENTITY: Final = ("x-penstock-user", "x-penstock-groups")
 _LARGEST_LENGTH: Final = 1 << 62
 
@@ -47,6 +49,7 @@ def build_routes(settings: GatewaySettings, contract: Contract, pages: Sequence[
             *_oversized(settings),
             *(_grpc(f"/{package}.", package.split(".")[1]) for package in contract.packages),
             *(_grpc(prefix, ANY_BACKEND) for prefix in _REFLECTION),
+            *(_grpc(prefix, "experiments") for prefix in _OPENFEATURE),
             # Envoy tries one route after the other: exact paths, which cost least and are asked for most, come first.
             *(route for rpc in sorted(contract.rpcs, key=_cost) if not rpc.raw_body for route in _rest(settings, rpc)),
             *_refusals(settings, contract.rpcs, pages),
