@@ -411,14 +411,16 @@ class AsyncClient:
         """Answers a question as a stream of events."""
         return self._stream(self._answers.StreamAnswer, requests.stream_answer(query, collections, options), timeout)
 
-    async def conversation(self, conversation: str, *, timeout: float | None = None) -> conversation_pb2.Conversation:
-        """Returns a conversation with its latest 250 turns."""
-        request = conversation_service_pb2.GetConversationRequest(conversation=conversation)
+    async def conversation(
+        self, conversation: str, *, user: str = "", timeout: float | None = None
+    ) -> conversation_pb2.Conversation:
+        """Returns a conversation with its latest 250 turns; with `user`, only if it is that user's."""
+        request = conversation_service_pb2.GetConversationRequest(conversation=conversation, user=user)
         return (await self._call(self._conversations.GetConversation, request, timeout)).conversation
 
-    async def delete_conversation(self, conversation: str, *, timeout: float | None = None) -> None:
-        """Deletes a conversation for good."""
-        request = conversation_service_pb2.DeleteConversationRequest(conversation=conversation)
+    async def delete_conversation(self, conversation: str, *, user: str = "", timeout: float | None = None) -> None:
+        """Deletes a conversation for good; with `user`, only if it is that user's."""
+        request = conversation_service_pb2.DeleteConversationRequest(conversation=conversation, user=user)
         await self._call(self._conversations.DeleteConversation, request, timeout)
 
     async def create_experiment(

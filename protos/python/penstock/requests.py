@@ -22,7 +22,14 @@ from penstock.inference.v1 import (
     prompt_service_pb2,
     routing_service_pb2,
 )
-from penstock.retrieval.v1 import answer_service_pb2, document_pb2, document_service_pb2, search_pb2, search_service_pb2
+from penstock.retrieval.v1 import (
+    answer_pb2,
+    answer_service_pb2,
+    document_pb2,
+    document_service_pb2,
+    search_pb2,
+    search_service_pb2,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -90,19 +97,26 @@ class PassageOptions(TypedDict, total=False):
 
 
 class SearchOptions(PassageOptions, total=False):
-    """Options of `search`; see SearchRequest."""
+    """Options of `search`; see SearchRequest. `cache` is a CacheMode or its name: "use", "bypass", "refresh"."""
 
     explain: bool
+    cache: int | str
 
 
 class AnswerOptions(PassageOptions, total=False):
     """Options of `answer` and `stream_answer`; see AnswerRequest for what they mean and their limits.
 
-    `mode` is a SearchMode or its name: "hybrid", "dense", "sparse". `sampling` says how tokens are chosen.
+    `mode` is a SearchMode or its name: "hybrid", "dense", "sparse". `sampling` says how tokens are chosen. `nothing_found` is a
+    NothingFoundPolicy or its name: "refuse", "answer_without_context". `cache` is a CacheMode or its name: "use", "bypass",
+    "refresh".
     """
 
     top_k: int
     mode: int | str
+    nothing_found: int | str
+    context_tokens: int
+    cache: int | str
+    attributes: Mapping[str, str]
     conversation: str
     user: str
     model: str
@@ -384,6 +398,8 @@ def _with_mode(options: AnswerOptions) -> dict[str, Any]:
     fields = _passage_fields(options)
     if "mode" in fields:
         fields["mode"] = _enum(search_pb2.SearchMode, "SEARCH_MODE_", fields["mode"])
+    if "nothing_found" in fields:
+        fields["nothing_found"] = _enum(answer_pb2.NothingFoundPolicy, "NOTHING_FOUND_POLICY_", fields["nothing_found"])
     return fields
 
 
@@ -392,6 +408,8 @@ def _passage_fields(options: PassageOptions) -> dict[str, Any]:
     for name, kind in (("filter", search_pb2.Filter), ("fusion", search_pb2.Fusion)):
         if isinstance(fields.get(name), Mapping):
             fields[name] = json_format.ParseDict(fields[name], kind())
+    if "cache" in fields:
+        fields["cache"] = _enum(generation_pb2.CacheMode, "CACHE_MODE_", fields["cache"])
     return fields
 
 
