@@ -16,13 +16,16 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from services.chassis.errors import Failure, Reason
 from services.inference.workers.ledger import IN_USE, WAITING, Ledger, Shape
+from services.inference.workers.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from services.inference.workers.turns import Neighbors
 
 
 class Priority(IntEnum):
@@ -130,20 +133,8 @@ class Ending(StrEnum):
     LEFT = "left"
 
 
-class Neighbors(Protocol):
-    """The other processes that share a ledger."""
-
-    def lives(self, row: int) -> bool:
-        """Whether the row's process is there."""
-
-    def ring(self, row: int) -> bool:
-        """Asks the row's process to call `Admission.look`; false where it is gone."""
-
-
 # How much a finished request counts in the mean time that one takes.
 _WEIGHT: Final = 0.05
-# Seconds after which a process that was asked to serve its first in line, and has not, is passed over until it does.
-_PASSED_OVER_AFTER: Final = 0.25
 # Seconds between two looks at which processes are still there, while requests come that find no room.
 _REAP_SECONDS: Final = 0.05
 
@@ -192,7 +183,9 @@ class Admission:
         tenants = _power_of_two(4 * (room + sum(one.queue for one in classes.values()))) if tenant_room else 0
         limits = f"{room} {tenant_room} {sorted(classes.items())}"
         self._ledger = (open_ledger or _private)(tenants, limits)
-        self._neighbors = neighbors
+        self._is_alone = neighbors is None
+        self._by_number = list(self._lanes.values())
+        self._turns = Turns(self._ledger, [lane.limits for lane in self._by_number], room, clock, neighbors)
 
     def load(self) -> dict[Priority, Load]:
         """How busy each class is with requests of this process."""
@@ -202,7 +195,7 @@ class Admission:
     @property
     def free(self) -> int:
         """Permits that nobody holds."""
-        return self._room - sum(self._ledger.total(IN_USE, lane.number) for lane in self._lanes.values())
+        return self._turns.free()
 
     async def enter(self, priority: Priority, tenant: str = "", most_seconds: float | None = None) -> Permit:
         """Waits for a permit. Cancelling gives the place in the line up at once.
@@ -237,10 +230,10 @@ class Admission:
 
     def look_again(self) -> None:
         """As `look`, and first gives back what processes held that are gone; for calling from time to time."""
-        if self._neighbors is None or not self._is_waited_for():
+        if self._is_alone or not self._is_waited_for():
             return
         with self._ledger.turn():
-            self._reap()
+            self._turns.reap()
         self.look()
 
     def _taken_or_lined_up(self, priority: Priority, lane: _Lane, tenant: str, now: float) -> _Waiter | None:
@@ -253,10 +246,10 @@ class Admission:
                 if party is not None:
                     self._hold(party, 1)
                 return None
-            if self._neighbors is not None and now - self._reaped >= _REAP_SECONDS:
+            if not self._is_alone and now - self._reaped >= _REAP_SECONDS:
                 # What keeps it waiting may be what a process held that is gone.
                 self._reaped = now
-                if self._reap():
+                if self._turns.reap():
                     self._hand_out()
                     if self._goes_first(lane, party):
                         self._take(lane)
@@ -301,11 +294,13 @@ class Admission:
 
     def _goes_first(self, lane: _Lane, party: _Tenant | None) -> bool:
         """Whether a request that has just come may work at once: there is room, and nobody waits for it."""
-        if self._line_of(lane) is not None or not self._has_room(party):
+        if self._turns.line_of(lane.number) is not None or not self._has_room(party):
             return False
-        free = self.free
+        free = self._turns.free()
         # Also where another process has yet to take what is its.
-        return self._may_take(lane, free, self._kept()) and (self._neighbors is None or self._next(free) is None)
+        return self._turns.may_take(lane.number, free, self._turns.kept()) and (
+            self._is_alone or self._turns.next(free) is None
+        )
 
     def _party(self, tenant: str) -> _Tenant | None:
         if not tenant or not self._tenant_room:
@@ -319,13 +314,7 @@ class Admission:
         """Whether the tenant may have one more, and none of its own waits for that already."""
         if party is None:
             return True
-        return self._ledger.held(party.place) < self._tenant_room and self._parked_first(party) is None
-
-    def _parked_first(self, party: _Tenant) -> int | None:
-        """The row where the tenant's surplus has waited longest; None where there is none."""
-        rows = [(since, row) for row in self._ledger.rows if (since := self._ledger.parked(row, party.place))]
-        first = min(((since, row) for since, row in rows if not self._is_passed_over(row)), default=None)
-        return None if first is None else first[1]
+        return self._ledger.held(party.place) < self._tenant_room and self._turns.parked_first(party.place) is None
 
     def _forget(self, tenant: str, party: _Tenant | None) -> None:
         if party is not None and not party.held and not party.parked:
@@ -376,9 +365,9 @@ class Admission:
 
     def _unpark(self, party: _Tenant) -> None:
         """Lets the tenant's surplus into the lines, as far as it may; asks another process to where its turn is there."""
-        while self._ledger.held(party.place) < self._tenant_room and (row := self._parked_first(party)) is not None:
+        while self._ledger.held(party.place) < self._tenant_room and (row := self._turns.parked_first(party.place)) is not None:
             if row != self._ledger.mine:
-                if self._asks(row):
+                if self._turns.asks(row):
                     return
                 continue
             _, waiter = party.parked.popitem(last=False)
@@ -392,16 +381,6 @@ class Admission:
         for party in list(self._tenants.values()):
             if party.parked:
                 self._unpark(party)
-
-    def _kept(self) -> int:
-        """Permits that are free, but kept for a class that is not using them at the moment."""
-        kept = 0
-        for lane in self._lanes.values():
-            kept += max(0, lane.limits.reserved - self._ledger.total(IN_USE, lane.number))
-        return kept
-
-    def _may_take(self, lane: _Lane, free: int, kept: int) -> bool:
-        return free > 0 and (free > kept or self._ledger.total(IN_USE, lane.number) < lane.limits.reserved)
 
     def _take(self, lane: _Lane) -> None:
         self._ledger.add(IN_USE, lane.number, 1)
@@ -417,12 +396,13 @@ class Admission:
 
     def _hand_out(self) -> None:
         """Serves those who wait, in their order; where the next one waits in another process, that one is asked to go on."""
-        while (free := self.free) > 0 and (following := self._next(free)) is not None:
-            row, lane = following
+        while (free := self._turns.free()) > 0 and (following := self._turns.next(free)) is not None:
+            row, number = following
             if row != self._ledger.mine:
-                if self._asks(row):
+                if self._turns.asks(row):
                     return
                 continue
+            lane = self._by_number[number]
             waiter = next(iter(lane.line.values()))
             if waiter.granted.cancelled():
                 # Its task has been cancelled, but has not run since.
@@ -433,59 +413,6 @@ class Admission:
             self._tell_head(lane)
             self._take(lane)
             waiter.granted.set_result(None)
-
-    def _next(self, free: int) -> tuple[int, _Lane] | None:
-        """Who is served next: the longest-waiting of those past their patience, else the first of the highest class."""
-        now = self._clock()
-        kept = self._kept()
-        first: tuple[int, _Lane] | None = None
-        impatient: tuple[int, _Lane] | None = None
-        oldest = now
-        for lane in self._lanes.values():
-            head = self._line_of(lane)
-            if head is None or not self._may_take(lane, free, kept):
-                continue
-            since, row = head
-            first = first or (row, lane)
-            if now - since >= lane.limits.patience and (impatient is None or since < oldest):
-                impatient, oldest = (row, lane), since
-        return impatient or first
-
-    def _line_of(self, lane: _Lane) -> tuple[float, int] | None:
-        """Since when the first in the line of a class waits, and in which row; None where nobody does."""
-        ledger, best = self._ledger, None
-        for row in ledger.rows:
-            since = ledger.head(row, lane.number)
-            if since and (best is None or since < best[0]) and not self._is_passed_over(row):
-                best = since, row
-        return best
-
-    def _is_passed_over(self, row: int) -> bool:
-        if row == self._ledger.mine:
-            return False
-        asked = self._ledger.asked(row)
-        return asked > 0 and self._clock() - asked > _PASSED_OVER_AFTER
-
-    def _asks(self, row: int) -> bool:
-        """Asks another process to serve its first in line; false where it is gone, and what it held is given back."""
-        if not self._ledger.asked(row):
-            self._ledger.ask(row, self._clock())
-        if self._neighbors is not None and self._neighbors.ring(row):
-            return True
-        self._ledger.empty(row)
-        return False
-
-    def _reap(self) -> bool:
-        """Gives back what processes held that are gone; whether there was something."""
-        assert self._neighbors is not None  # noqa: S101 - for the type checker
-        gone = [
-            row
-            for row in self._ledger.rows
-            if row != self._ledger.mine and not self._ledger.is_blank(row) and not self._neighbors.lives(row)
-        ]
-        for row in gone:
-            self._ledger.empty(row)
-        return bool(gone)
 
     def _refusal(self, priority: Priority, why: str) -> Failure:
         ahead = sum(self._ledger.total(WAITING, lane.number) for one, lane in self._lanes.items() if one <= priority)

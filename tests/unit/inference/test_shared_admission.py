@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from hypothesis import given
@@ -100,7 +100,8 @@ class House:
         for request in [one for one in self.waiting if one.worker == worker]:
             self.waiting.remove(request)
             # Of the dead one's memory nothing may reach the ledger any more.
-            self.admissions[worker]._ledger = Ledger.private(Shape(self.workers, TENANTS, ""))
+            dead, own = self.admissions[worker], Ledger.private(Shape(self.workers, TENANTS, ""))
+            dead._ledger, dead._turns = own, replace(dead._turns, ledger=own)
             request.task.cancel()
         await asyncio.sleep(0)
         self.bells = [row for row in self.bells if row != worker]
@@ -203,7 +204,7 @@ def test_limits_hold_over_all_and_the_dead_hold_nothing(
         # A seat that nobody takes again is emptied by whoever finds no room because of it.
         living = next((row for row in range(WORKERS) if row not in house.dead), None)
         if living is not None:
-            house.admissions[living]._reap()
+            house.admissions[living]._turns.reap()
             assert house.admissions[living].free == ROOM
             assert not any(house.admissions[living]._ledger.held(place) for place in range(TENANTS))
 
