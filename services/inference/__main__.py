@@ -274,16 +274,17 @@ def _remote_engines(settings: InferenceSettings) -> list[Engine]:
 
 
 async def _watch_queues(settings: InferenceSettings, router: Router, stack: AsyncExitStack) -> None:
-    """Has the router know how many requests wait at each vLLM server, where there are several to choose from."""
+    """Has the router, and Prometheus, know how many requests wait at each vLLM server and how full its KV cache is."""
     urls = _urls(settings.vllm_base_url)
-    if len(urls) > 1:
+    if urls:
         from services.inference.engines.remote import Limits  # noqa: PLC0415 - as in `_remote_engines`
-        from services.inference.engines.vllm_queue import VllmQueues  # noqa: PLC0415 - brings the HTTP client
+        from services.inference.engines.vllm_queue import VllmGauges, VllmQueues  # noqa: PLC0415 - brings the HTTP client
 
         # vLLM's servers are the first of the engines.
         servers = zip(router.models.engines, urls, strict=False)
         queues = await stack.enter_async_context(VllmQueues(servers, Limits(settings.connect_seconds)))
         router.waiting = queues.waiting
+        VllmGauges(queues)
 
 
 def _names(given: str) -> set[str]:

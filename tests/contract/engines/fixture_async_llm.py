@@ -14,8 +14,8 @@ from tests.contract.engines import tiny_llama, tiny_llama_hf
 from tests.contract.engines.subject import Subject
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 RANK = 8
 LOAD = LoadOptions()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from services.inference.engines.openai import OpenAIEngine
 from services.inference.engines.remote import Limits
 from services.inference.engines.vllm_queue import VllmQueues
@@ -18,6 +20,9 @@ vllm:num_requests_running{engine="0",model_name="m"} 8.0
 # TYPE vllm:num_requests_waiting gauge
 vllm:num_requests_waiting{engine="0",model_name="m"} 3.0
 vllm:num_requests_waiting{engine="1",model_name="m"} 1.5e1
+# TYPE vllm:kv_cache_usage_perc gauge
+vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.2
+vllm:kv_cache_usage_perc{engine="1",model_name="m"} 0.95
 """
 
 
@@ -36,7 +41,8 @@ async def test_queues_are_read_and_forgotten_when_nobody_tells_them() -> None:
         engine = OpenAIEngine(f"{url}/v1", limits=Limits(connect=1))
         async with VllmQueues([(engine, f"{url}/v1/")], Limits(connect=1), seconds=0.02) as queues:
             assert queues.waiting(engine) == 0
-            await until(lambda: queues.waiting(engine) == 18)
+            await until(lambda: queues.waiting(engine) == pytest.approx(18 + 4))
+            assert queues.standing() == [("vllm", 18.0, 0.95)]
             assert asked[0] == "/metrics"
             server.script = refuse
             await until(lambda: queues.waiting(engine) == 0)

@@ -104,7 +104,10 @@ async def test_a_template_that_is_no_template_is_refused(channel: grpc.aio.Chann
 
 async def test_two_processes_of_the_service_agree_at_once(tmp_path: Path) -> None:
     folder = tmp_path / "prompts"
-    services = [Service(tmp_path / name, PROMPTS_DIR=str(folder)) for name in ("a", "b") if not (tmp_path / name).mkdir()]
+    homes = [tmp_path / name for name in ("a", "b")]
+    for home in homes:
+        home.mkdir()
+    services = [Service(home, PROMPTS_DIR=str(folder)) for home in homes]
     try:
         async with (
             grpc.aio.insecure_channel(services[0].address) as one,
@@ -125,7 +128,7 @@ async def test_two_processes_of_the_service_agree_at_once(tmp_path: Path) -> Non
 
 async def test_the_wheels_clients_speak_of_prompts_and_the_machine(service: Service) -> None:
     messages = [{"role": "system", "template": "At most {{ words }} words."}, {"role": "user", "template": "{{ question }}"}]
-    variables = [{"variable": "words", "type": "integer", "default": 20}, {"variable": "question"}]
+    variables: list[dict[str, Any]] = [{"variable": "words", "type": "integer", "default": 20}, {"variable": "question"}]
     async with penstock.AsyncClient(service.address) as client:
         made = await client.create_prompt_version("wheel", messages, variables=variables, description="by the wheel")
         assert (made.version, made.variables[0].default.number_value) == (1, 20)

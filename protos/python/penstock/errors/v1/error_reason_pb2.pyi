@@ -45,7 +45,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 8
     """PERMISSION_DENIED. The caller may see what it asks to change, and may not change it. Example metadata: {"collection": "docs"}."""
     ERROR_REASON_MODEL_NOT_FOUND: _ErrorReason.ValueType  # 20
-    """NOT_FOUND. No engine in reach serves a model of this name. Example metadata: {"model": "gpt-x"}."""
+    """NOT_FOUND. No engine in reach serves a model of this name; not retryable before one does. Example metadata: {"model": "gpt-x"}."""
     ERROR_REASON_MODEL_CAPABILITY_MISSING: _ErrorReason.ValueType  # 21
     """FAILED_PRECONDITION. The model exists, but cannot do what was asked, for example embed with a chat model.
     Example metadata: {"model": "extractive", "capability": "EMBEDDING"}.
@@ -53,7 +53,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ENGINE_UNAVAILABLE: _ErrorReason.ValueType  # 22
     """UNAVAILABLE. The engine did not answer or closed the connection; retry. Example metadata: {"engine": "ollama"}."""
     ERROR_REASON_GENERATION_FAILED: _ErrorReason.ValueType  # 23
-    """INTERNAL. The engine failed while it generated; what it sent before stands. Example metadata: {"engine": "llamacpp"}."""
+    """INTERNAL. The engine failed while it generated; what it sent before stands. Retryable as a new request: where nothing had been
+    sent, other servers and fallbacks have been tried already. Example metadata: {"engine": "llamacpp"}.
+    """
     ERROR_REASON_CONTEXT_TOO_LONG: _ErrorReason.ValueType  # 24
     """INVALID_ARGUMENT. Prompt and requested tokens exceed the model's context. Example metadata: {"model": "m", "context_tokens": "4096"}."""
     ERROR_REASON_ENGINE_OVERLOADED: _ErrorReason.ValueType  # 25
@@ -194,7 +196,7 @@ ERROR_REASON_METHOD_NOT_FOUND: ErrorReason.ValueType  # 7
 ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 8
 """PERMISSION_DENIED. The caller may see what it asks to change, and may not change it. Example metadata: {"collection": "docs"}."""
 ERROR_REASON_MODEL_NOT_FOUND: ErrorReason.ValueType  # 20
-"""NOT_FOUND. No engine in reach serves a model of this name. Example metadata: {"model": "gpt-x"}."""
+"""NOT_FOUND. No engine in reach serves a model of this name; not retryable before one does. Example metadata: {"model": "gpt-x"}."""
 ERROR_REASON_MODEL_CAPABILITY_MISSING: ErrorReason.ValueType  # 21
 """FAILED_PRECONDITION. The model exists, but cannot do what was asked, for example embed with a chat model.
 Example metadata: {"model": "extractive", "capability": "EMBEDDING"}.
@@ -202,7 +204,9 @@ Example metadata: {"model": "extractive", "capability": "EMBEDDING"}.
 ERROR_REASON_ENGINE_UNAVAILABLE: ErrorReason.ValueType  # 22
 """UNAVAILABLE. The engine did not answer or closed the connection; retry. Example metadata: {"engine": "ollama"}."""
 ERROR_REASON_GENERATION_FAILED: ErrorReason.ValueType  # 23
-"""INTERNAL. The engine failed while it generated; what it sent before stands. Example metadata: {"engine": "llamacpp"}."""
+"""INTERNAL. The engine failed while it generated; what it sent before stands. Retryable as a new request: where nothing had been
+sent, other servers and fallbacks have been tried already. Example metadata: {"engine": "llamacpp"}.
+"""
 ERROR_REASON_CONTEXT_TOO_LONG: ErrorReason.ValueType  # 24
 """INVALID_ARGUMENT. Prompt and requested tokens exceed the model's context. Example metadata: {"model": "m", "context_tokens": "4096"}."""
 ERROR_REASON_ENGINE_OVERLOADED: ErrorReason.ValueType  # 25
