@@ -126,8 +126,8 @@ class Answers:
         yield progress.opening
         try:
             async with aclosing(self._written(progress, seen)) as written:
-                async for event in written:
-                    for piece in progress.take(event):
+                async for said in written:
+                    for piece in progress.take(said):
                         yield piece
             await self._judged(progress)
         except Failure as failure:

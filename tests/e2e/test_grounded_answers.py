@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import pytest
 from penstock.inference.v1 import generation_pb2
 from penstock.retrieval.v1 import (
     answer_pb2,
     answer_service_pb2,
+    answer_service_pb2_grpc,
     collection_pb2,
     collection_service_pb2,
     conversation_service_pb2,
@@ -17,6 +20,7 @@ from penstock.retrieval.v1 import (
     document_service_pb2,
     search_service_pb2,
 )
+from valkey import Valkey
 
 from tests.e2e.faces import Face, Grpc, Refused, Rest
 
@@ -166,3 +170,27 @@ def test_passages_are_packed_to_the_budget(face: Face, collection: str) -> None:
     little = answer(face, collection, "penstock", top_k=3, context_tokens=64)
     assert sum(len(source.text) for source in little.sources) < 64 * 8 < sum(len(source.text) for source in whole.sources)
     assert len(little.sources) == 1
+
+
+def test_a_short_deadline_leaves_out_what_it_can_and_tells(suite: Suite, collection: str) -> None:
+    request = answer_service_pb2.AnswerRequest(collections=[collection], query=QUESTIONS["en"], reranker="gibberish")
+    with grpc.insecure_channel(suite.grpc) as channel:
+        stub: Any = answer_service_pb2_grpc.AnswerServiceStub(channel)
+        told = stub.Answer(request, timeout=2.9)
+    assert list(told.degradations) == [answer_pb2.DEGRADATION_RERANK_SKIPPED]
+    assert "412" in told.text
+
+
+def test_a_deleted_conversation_is_in_no_cache(face: Face, collection: str, suite: Suite) -> None:
+    if suite.data_dir is None:
+        pytest.skip("the suite's Redis is not known")
+    environment = json.loads((suite.data_dir / "run.json").read_text())["environment"]
+    conversation, mark = f"c-{uuid.uuid4()}", f"mark{uuid.uuid4().hex}"
+    for query in (f"How long is the penstock of Kirkwall, says {mark}?", f"And how thick is its steel, says {mark}?"):
+        answer(face, collection, query, conversation=conversation)
+    face.call("DeleteConversation", conversation_service_pb2.DeleteConversationRequest(conversation=conversation))
+    with Valkey.from_url(environment["REDIS_URL"]) as client:
+        keys = list(client.scan_iter(b"penstock:*", count=1000))
+        assert keys, "the caches are in use"
+        values = [client.get(key) or b"" for key in keys]
+    assert not any(mark.encode() in kept for kept in (*keys, *values))

@@ -89,14 +89,9 @@ class KeptAnswers:
         """What the answer is kept by; None where it is not."""
         if self._tiers is None or question.conversation or question.cache is CacheMode.BYPASS:
             return None
-        shaped = (
-            ()
-            if treatment is None
-            else tuple(
-                getattr(treatment, name, None)
-                for name in ("experiment", "variant", "model", "prompt", "temperature", "top_p", "max_tokens", "top_k")
-            )
-        )
+        shaped: tuple[object, ...] = ()
+        if treatment is not None:
+            shaped = (treatment.experiment, treatment.variant, *sorted(treatment.changes().items()))
         prompts = tuple(target.settings.system_prompt for target in targets)
         # The user takes part in routing; the tenant in what models there are.
         scope = (current_call().tenant, question.user)

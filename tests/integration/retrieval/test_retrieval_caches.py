@@ -119,7 +119,7 @@ async def test_whatever_changes_what_is_found_makes_the_kept_result_another(pair
     await becomes_shared(pair, "cats", "changes")
     await pair.one.add(DOGS, collection="changes")
     assert found(await pair.search("other", "cats", "changes")) == ["cats", "dogs"]
-    retitled = document_pb2.DocumentInput(**DOGS)
+    retitled = document_pb2.DocumentInput(document=DOGS["document"], text=DOGS["text"])
     retitled.metadata.update({"shelf": 3})
     await pair.one.add(retitled, collection="changes")
     hits = {hit.document: hit for hit in (await pair.search("other", "cats", "changes")).hits}

@@ -7,12 +7,14 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from penstock.assignment import Treatment
 
-from services.retrieval.answering.events import Degradation, Question
+from services.retrieval.answering.events import Basis, Degradation, Question
 from services.retrieval.answering.plan import planned
-from services.retrieval.answering.prompt import packed
+from services.retrieval.answering.prompt import packed, prompt
 from services.retrieval.answering.wording import language, notice, refusal
 from services.retrieval.chunking.tokens import estimate_tokens
+from services.retrieval.generation import Role
 from services.retrieval.passages import DEFAULTS, Hit
 
 ASKED = Question(("docs",), "What?", top_k=10, options=replace(DEFAULTS, neighbors=2, reranker="r"))
@@ -76,3 +78,14 @@ def test_a_first_passage_too_long_is_cut_after_a_sentence_and_others_make_room_f
 def test_refusals_are_in_the_language_of_the_question(query: str, told: str) -> None:
     assert language(query) == told
     assert refusal(query) != notice(query)
+
+
+def test_a_collections_system_prompt_leads_unless_an_experiment_brings_one() -> None:
+    def first(treatment: Treatment | None, basis: Basis = Basis.PASSAGES) -> list[tuple[Role, str]]:
+        asked = prompt(ASKED, treatment, (), (), basis=basis, query="What?", system_prompts=["Be brief.", "", "Be brief."])
+        return list(asked.messages)
+
+    question = (Role.USER, "What?")
+    assert first(None) == [(Role.SYSTEM, "Be brief."), question]
+    assert first(Treatment("a", "e", "v", "u", prompt="Rhyme.")) == [(Role.SYSTEM, "Rhyme."), question]
+    assert first(None, Basis.MODEL_ALONE) == [question]
