@@ -36,6 +36,15 @@ class Here(Protocol):
         """A model that it listed, as it stands now."""
 
 
+@runtime_checkable
+class StartedAgain(Protocol):
+    """An engine that somebody starts again as soon as it ends, so that it is worth looking for more often while it is away."""
+
+    @property
+    def away_seconds(self) -> float:
+        """How often to look."""
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """A model and the engine that runs it."""
@@ -271,7 +280,7 @@ class Models:
     async def _keep_probing(self, known: _Known) -> None:
         while True:
             try:
-                async with asyncio.timeout(self._probe_seconds):
+                async with asyncio.timeout(self._pause(known)):
                     await known.suspect.wait()
             except TimeoutError:
                 pass
@@ -280,6 +289,11 @@ class Models:
                 await asyncio.sleep(min(0.2, self._probe_seconds))
             known.suspect.clear()
             await self._probe(known)
+
+    def _pause(self, known: _Known) -> float:
+        if known.reachable is False and isinstance(known.engine, StartedAgain):
+            return min(self._probe_seconds, known.engine.away_seconds)
+        return self._probe_seconds
 
     async def _probe(self, known: _Known) -> None:
         known.begun = number = known.begun + 1

@@ -20,6 +20,7 @@ _Unary: TypeAlias = "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]"
 _Stream: TypeAlias = "grpc.aio.UnaryStreamMultiCallable[bytes, bytes]"
 # A fresh process takes its time to load what it embeds with; then it answers at once.
 _EMBED_SECONDS: Final = 60.0
+_AWAY_SECONDS: Final = 0.25
 
 
 class BorrowedEngine:
@@ -42,6 +43,11 @@ class BorrowedEngine:
     def name(self) -> str:
         """The engine's name."""
         return self._name
+
+    @property
+    def away_seconds(self) -> float:
+        """How often to look for the process while it is being started again."""
+        return _AWAY_SECONDS
 
     async def models(self) -> Sequence[Model]:
         """As the engine's own."""

@@ -126,4 +126,4 @@ read_listing: Final = msgspec.msgpack.Decoder(Listing).decode
 read_generating: Final = msgspec.msgpack.Decoder(Generating).decode
 read_embedding: Final = msgspec.msgpack.Decoder(Embedding).decode
 read_tokenizing: Final = msgspec.msgpack.Decoder(Tokenizing).decode
-read_answer: Final = msgspec.msgpack.Decoder(Answer).decode  # type: ignore[var-annotated]  # a union is no type to mypy
+read_answer: Final = msgspec.msgpack.Decoder(Answer).decode

@@ -107,7 +107,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
         house = Workers(lender, workers, metrics, gateway, engine, folder, settings)
         wait_until(lambda: house.generate(model="extractive").status_code == 200, 20)
         yield house
-        assert [one.stop() for one in (*house.workers, lender)] == [0, 0, 0]
+        assert [one.stop() for one in (*house.workers, house.lender)] == [0, 0, 0]
 
 
 def test_both_work_and_no_more_than_the_room_reaches_the_engine(house: Workers) -> None:
@@ -221,6 +221,26 @@ def test_a_killed_worker_harms_only_its_own_and_its_permits_return(house: Worker
     house.engine.peak = 0
     assert set(house.burst(12)) == {200}
     assert house.engine.peak <= OPEN_ROOM
+
+
+def test_the_models_come_back_with_their_process_and_the_rest_goes_on(house: Workers) -> None:
+    house.lender.kill()
+    assert set(house.burst(6)) == {200}
+    house.lender = Service(house.folder, address=house.lender.address, **house.settings, WORKER="0")
+    for worker in house.workers:
+        with grpc.insecure_channel(worker.address) as channel:
+            stub = embedding_service_pb2_grpc.EmbeddingServiceStub(channel)
+            wait_until(lambda stub=stub: _embeds(stub), 4)
+
+
+def _embeds(stub: Any) -> bool:
+    try:
+        stub.Embed(embedding_service_pb2.EmbedRequest(inputs=["a river"]), timeout=5)
+    except grpc.RpcError as error:
+        status: Any = error
+        assert status.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND}
+        return False
+    return True
 
 
 class Stream(threading.Thread):
