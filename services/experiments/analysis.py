@@ -6,12 +6,13 @@ of assignment, however many outcomes it has.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 # Below this p-value the split of the units is not to be trusted, and nothing is concluded.
 SAMPLE_RATIO_SIGNIFICANCE: Final = 0.001
@@ -162,11 +163,46 @@ class Moments:
     highest: float
 
 
+def pooled(parts: Sequence[Moments]) -> Moments:
+    """The moments of several groups of units together (Chan, Golub and LeVeque's pairwise update)."""
+    units = sum(one.units for one in parts)
+
+    def mean(name: str) -> float:
+        return math.fsum(one.units / units * getattr(one, name) for one in parts)
+
+    def around(inner: str, first: str, second: str) -> float:
+        within = math.fsum(getattr(one, inner) for one in parts)
+        a, b = mean(first), mean(second)
+        return within + math.fsum(one.units * (getattr(one, first) - a) * (getattr(one, second) - b) for one in parts)
+
+    return Moments(
+        units=units,
+        mean=mean("mean"),
+        squares=around("squares", "mean", "mean"),
+        total=mean("total"),
+        count=mean("count"),
+        total_squares=around("total_squares", "total", "total"),
+        count_squares=around("count_squares", "count", "count"),
+        products=around("products", "total", "count"),
+        lowest=min(one.lowest for one in parts),
+        highest=max(one.highest for one in parts),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """What was recorded by some moment, by variant and metric. None stands for outcomes that are too large to be squared."""
 
     moments: Mapping[tuple[str, str], Moments | None] = field(default_factory=dict)
+
+    def by_group(self, group_of: Mapping[str, str]) -> Evidence:
+        """The evidence of groups of variants; variants without a group are left out."""
+        parts: dict[tuple[str, str], list[Moments | None]] = {}
+        for (variant, metric), moments in self.moments.items():
+            if variant in group_of:
+                parts.setdefault((group_of[variant], metric), []).append(moments)
+        whole = {key: [one for one in found if one is not None] for key, found in parts.items()}
+        return Evidence({key: pooled(whole[key]) if len(whole[key]) == len(found) else None for key, found in parts.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +218,7 @@ class Question:
         look: The number of the latest planned look, 0 before the first.
         seen: The evidence as of that look.
         finished: Whether the experiment was stopped or its duration has passed.
+        uneven: Variants that were paused by themselves at some time: their share of the units says nothing.
     """
 
     weights: Mapping[str, float]
@@ -192,6 +229,7 @@ class Question:
     look: int
     seen: Evidence
     finished: bool
+    uneven: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

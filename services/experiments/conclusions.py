@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from services.experiments.analysis import (
     Analysis,
@@ -31,10 +31,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+_COMPARED: Final = 2
+
+
 def analyse(question: Question) -> Analysis:
     """All estimates and comparisons of an experiment."""
     variants = list(question.weights)
-    split = sample_ratio(list(question.weights.values()), [question.exposed.get(one, 0) for one in variants])
+    split = _split(question)
     found = {
         (variant, metric.metric): _estimate(question.evidence, variant, metric)
         for variant in variants
@@ -46,6 +49,14 @@ def analyse(question: Question) -> Analysis:
         estimates={key: one for key, one in found.items() if isinstance(one, Estimate)},
         comparisons=tuple(_conclude(question, split, one) for one in _adjusted(question, compared)),
     )
+
+
+def _split(question: Question) -> SampleRatio | Uncomputable:
+    """Among the variants that were never paused by themselves: those that were have fewer units, as they should."""
+    even = {variant: weight for variant, weight in question.weights.items() if variant not in question.uneven}
+    if len(even) < _COMPARED:
+        return Uncomputable.TOO_FEW_UNITS
+    return sample_ratio(list(even.values()), [question.exposed.get(variant, 0) for variant in even])
 
 
 def _estimate(evidence: Evidence, variant: str, metric: Metric) -> Estimate | Uncomputable:

@@ -47,12 +47,28 @@ def results_to_proto(results: Results) -> result_service_pb2.GetResultsResponse:
         return message
     message.sample_ratio.CopyFrom(_sample_ratio(analysis.sample_ratio))
     message.comparisons.extend(_comparison(one) for one in analysis.comparisons)
+    message.as_served.extend(_undecided(one) for one in results.as_served)
+    for factor in results.factors:
+        message.factors.add(
+            factor=factor.factor, control=factor.control, comparisons=[_comparison(one) for one in factor.comparisons]
+        )
+    return message
+
+
+def _undecided(one: Comparison) -> result_pb2.Comparison:
+    """Only the differences: what units that fell back leave behind is no fair comparison."""
+    message = _comparison(one)
+    for name in ("look", "look_missing", "adjusted_p_value", "decided_by", "verdict", "verdict_missing"):
+        message.ClearField(name)
     return message
 
 
 def _variant_result(variant: VariantResult, estimates: Mapping[tuple[str, str], Estimate]) -> result_pb2.VariantResult:
     message = result_pb2.VariantResult(
-        variant=variant.variant, exposures=variant.exposures, exposed_units=variant.exposed_units
+        variant=variant.variant,
+        exposures=variant.exposures,
+        exposed_units=variant.exposed_units,
+        fell_back_units=variant.fell_back,
     )
     for metric in variant.metrics:
         result = message.metrics.add(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from services.chassis.errors import Failure, Reason
 from services.experiments.analysis import Analysis, Method, Question, Uncomputable
@@ -13,10 +14,14 @@ from services.experiments.experiments import Experiment, State, existing
 from services.experiments.store import OutcomeTally
 
 if TYPE_CHECKING:
+    from services.experiments.analysis import Comparison
     from services.experiments.analyst import Analyst
+    from services.experiments.experiments import Factor
     from services.experiments.store import Store, Tally
 
 _log = logging.getLogger(__name__)
+# More than anyone makes; a variant that was paused only after them would be missed.
+_MOST_CHANGES: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +37,41 @@ class MetricResult:
 
 @dataclass(frozen=True, slots=True)
 class VariantResult:
-    """One variant: requests and different units that met it, and its metrics in the experiment's order."""
+    """One variant: requests and different units that met it, its metrics in order, and units that fell back."""
 
     variant: str
     exposures: int
     exposed_units: int
     metrics: tuple[MetricResult, ...]
+    fell_back: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FactorResult:
+    """The main effects of one factor: each level but the first, which is the control, and each metric."""
+
+    factor: str
+    control: str
+    comparisons: tuple[Comparison, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """An experiment, one result per variant in its order, and what they show; the counts stand without an analysis."""
+    """An experiment, one result per variant in its order, and what they show; the counts stand without an analysis.
+
+    Attributes:
+        experiment: The experiment.
+        variants: The counts.
+        analysis: What they show by intention to treat.
+        as_served: The comparisons without units that fell back; empty where there are none.
+        factors: The main effects of a factorial design.
+    """
 
     experiment: Experiment
     variants: tuple[VariantResult, ...]
     analysis: Analysis | Uncomputable
+    as_served: tuple[Comparison, ...] = ()
+    factors: tuple[FactorResult, ...] = ()
 
 
 async def results(store: Store, analyst: Analyst, experiment: str) -> Results:
@@ -58,14 +83,42 @@ async def results(store: Store, analyst: Analyst, experiment: str) -> Results:
     variants = tuple(_variant(found, arm.variant, tally) for arm in found.design.variants)
     if found.state is State.DRAFT:
         return Results(found, variants, Uncomputable.NOT_STARTED)
+    question = _question(found, tally, look, now, await _uneven(store, found))
     try:
-        analysis: Analysis | Uncomputable = await analyst.ask(_question(found, tally, look, now))
+        analysis = await analyst.ask(question)
+        served = await analyst.ask(replace(question, evidence=tally.served)) if tally.served is not None else None
+        factors = [await _main_effects(analyst, found, question, factor) for factor in found.design.factors]
     except Failure as failure:
         if failure.reason is not Reason.ANALYSIS_UNAVAILABLE:
             raise
         _log.warning("results without analysis: %s", failure.message)
-        analysis = Uncomputable.ANALYSIS_FAILED
-    return Results(found, variants, analysis)
+        return Results(found, variants, Uncomputable.ANALYSIS_FAILED)
+    return Results(found, variants, analysis, () if served is None else served.comparisons, tuple(factors))
+
+
+async def _uneven(store: Store, experiment: Experiment) -> frozenset[str]:
+    """Variants that were paused by themselves at some time."""
+    names = {f"variant {arm.variant} paused": arm.variant for arm in experiment.design.variants}
+    changes = await store.list_changes(experiment.id, _MOST_CHANGES, 0)
+    return frozenset(names[change.what] for change in changes if change.what in names)
+
+
+async def _main_effects(analyst: Analyst, experiment: Experiment, question: Question, factor: Factor) -> FactorResult:
+    """Every level holds the same mixture of the others, so that pooled variants compare as single ones do."""
+    place = experiment.design.factors.index(factor)
+    level_of = {arm.variant: arm.variant.split(".")[place] for arm in experiment.design.variants}
+    exposed: Counter[str] = Counter()
+    for variant, units in question.exposed.items():
+        exposed[level_of[variant]] += units
+    pooled = replace(
+        question,
+        weights={level.variant: level.weight for level in factor.levels},
+        exposed=exposed,
+        evidence=question.evidence.by_group(level_of),
+        seen=question.seen.by_group(level_of),
+        uneven=frozenset(level_of[variant] for variant in question.uneven),
+    )
+    return FactorResult(factor.factor, factor.levels[0].variant, (await analyst.ask(pooled)).comparisons)
 
 
 def _ran(experiment: Experiment, now: datetime) -> float:
@@ -84,7 +137,7 @@ def _latest_look(experiment: Experiment, now: datetime) -> tuple[int, datetime |
     return look, experiment.start_time + timedelta(seconds=plan.duration * look / plan.looks) if look else None
 
 
-def _question(experiment: Experiment, tally: Tally, look: int, now: datetime) -> Question:
+def _question(experiment: Experiment, tally: Tally, look: int, now: datetime, uneven: frozenset[str]) -> Question:
     design = experiment.design
     over = design.analysis.duration is not None and _ran(experiment, now) >= design.analysis.duration
     return Question(
@@ -96,6 +149,7 @@ def _question(experiment: Experiment, tally: Tally, look: int, now: datetime) ->
         look=look,
         seen=tally.seen,
         finished=over or experiment.state in (State.STOPPED, State.CONCLUDED),
+        uneven=uneven,
     )
 
 
@@ -105,7 +159,7 @@ def _variant(experiment: Experiment, variant: str, tally: Tally) -> VariantResul
         _metric(metric.metric, tally.outcomes.get((variant, metric.metric), OutcomeTally(0, 0, 0.0)))
         for metric in experiment.design.metrics
     )
-    return VariantResult(variant, exposures, units, metrics)
+    return VariantResult(variant, exposures, units, metrics, tally.fell_back.get(variant, 0))
 
 
 def _metric(metric: str, counted: OutcomeTally) -> MetricResult:

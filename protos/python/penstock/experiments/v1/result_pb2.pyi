@@ -449,12 +449,15 @@ class VariantResult(_message.Message):
     EXPOSED_UNITS_FIELD_NUMBER: _builtins.int
     EXPOSURES_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
+    FELL_BACK_UNITS_FIELD_NUMBER: _builtins.int
     variant: _builtins.str
     """Id of the variant."""
     exposed_units: _builtins.int
     """Different units that met the variant."""
     exposures: _builtins.int
     """Requests that met the variant."""
+    fell_back_units: _builtins.int
+    """Different units of which at least one request fell back to another model, or failed."""
     @_builtins.property
     def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricResult]:
         """One per metric of the experiment, in its order."""
@@ -466,11 +469,44 @@ class VariantResult(_message.Message):
         exposed_units: _builtins.int = ...,
         exposures: _builtins.int = ...,
         metrics: _abc.Iterable[Global___MetricResult] | None = ...,
+        fell_back_units: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exposed_units", b"exposed_units", "exposures", b"exposures", "metrics", b"metrics", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exposed_units", b"exposed_units", "exposures", b"exposures", "fell_back_units", b"fell_back_units", "metrics", b"metrics", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___VariantResult: _TypeAlias = VariantResult  # noqa: Y015
+
+@_typing.final
+class FactorResult(_message.Message):
+    """The main effects of one factor: each level against the first one, over all levels of the other factors."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACTOR_FIELD_NUMBER: _builtins.int
+    CONTROL_FIELD_NUMBER: _builtins.int
+    COMPARISONS_FIELD_NUMBER: _builtins.int
+    factor: _builtins.str
+    """Id of the factor."""
+    control: _builtins.str
+    """Id of the control, the first level."""
+    @_builtins.property
+    def comparisons(self) -> _containers.RepeatedCompositeFieldContainer[Global___Comparison]:
+        """Each other level and each metric; `variant` is the level."""
+
+    def __init__(
+        self,
+        *,
+        factor: _builtins.str = ...,
+        control: _builtins.str = ...,
+        comparisons: _abc.Iterable[Global___Comparison] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparisons", b"comparisons", "control", b"control", "factor", b"factor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FactorResult: _TypeAlias = FactorResult  # noqa: Y015

@@ -55,6 +55,8 @@ class GetResultsResponse(_message.Message):
     CONTROL_FIELD_NUMBER: _builtins.int
     COMPARISONS_FIELD_NUMBER: _builtins.int
     ANALYSIS_MISSING_FIELD_NUMBER: _builtins.int
+    AS_SERVED_FIELD_NUMBER: _builtins.int
+    FACTORS_FIELD_NUMBER: _builtins.int
     experiment: _builtins.str
     """Id of the experiment."""
     state: _experiment_pb2.ExperimentState.ValueType
@@ -75,6 +77,16 @@ class GetResultsResponse(_message.Message):
     def comparisons(self) -> _containers.RepeatedCompositeFieldContainer[_result_pb2.Comparison]:
         """Each variant but the control and each metric, in the experiment's order."""
 
+    @_builtins.property
+    def as_served(self) -> _containers.RepeatedCompositeFieldContainer[_result_pb2.Comparison]:
+        """The same differences without the units of which a request fell back to another model, or failed; absent where there are
+        none. Who falls back may depend on the variant, so these decide nothing and have no verdicts: `comparisons` do.
+        """
+
+    @_builtins.property
+    def factors(self) -> _containers.RepeatedCompositeFieldContainer[_result_pb2.FactorResult]:
+        """Of a factorial design: each factor's main effects, over all levels of the others."""
+
     def __init__(
         self,
         *,
@@ -85,10 +97,12 @@ class GetResultsResponse(_message.Message):
         control: _builtins.str = ...,
         comparisons: _abc.Iterable[_result_pb2.Comparison] | None = ...,
         analysis_missing: _result_pb2.Uncomputable.ValueType = ...,
+        as_served: _abc.Iterable[_result_pb2.Comparison] | None = ...,
+        factors: _abc.Iterable[_result_pb2.FactorResult] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sample_ratio", b"sample_ratio"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis_missing", b"analysis_missing", "comparisons", b"comparisons", "control", b"control", "experiment", b"experiment", "sample_ratio", b"sample_ratio", "state", b"state", "variants", b"variants"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis_missing", b"analysis_missing", "as_served", b"as_served", "comparisons", b"comparisons", "control", b"control", "experiment", b"experiment", "factors", b"factors", "sample_ratio", b"sample_ratio", "state", b"state", "variants", b"variants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
