@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import uuid
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import penstock
 import pytest
 
 if TYPE_CHECKING:
@@ -90,6 +92,18 @@ def test_a_file_larger_than_any_buffer(http: httpx.Client, collection: str) -> N
     assert finished["stages"][0]["bytes_done"] == str(48 * MIB)
     whole = http.post(f"/v1/collections/{collection}/ingestions:upload", content=b"")
     assert (whole.status_code, whole.json()["details"][0]["reason"]) == (400, "INVALID_FIELD")
+
+
+def test_the_client_uploads_and_watches(suite: Suite, collection: str) -> None:
+    with penstock.Client(suite.url) as client:
+        made = client.upload(collection, io.BytesIO(b"The lighthouse of Hoy."), name="hoy.txt")
+        with client.watch_ingestion(made.ingestion) as told:
+            finished = [*told][-1].finished
+        assert finished.stages[3].documents_done == 1
+        assert client.get_document(collection, "hoy.txt").text == "The lighthouse of Hoy."
+        again = client.ingest(collection, [{"document": "hoy.txt", "text": "The lighthouse of Hoy."}])
+        assert client.cancel_ingestion(again.ingestion).ingestion == again.ingestion
+        assert client.expire_documents(collection, 1) == 0
 
 
 def test_no_address_is_fetched_unless_told(http: httpx.Client, collection: str) -> None:

@@ -43,6 +43,8 @@ from penstock.retrieval.v1 import (
     conversation_service_pb2_grpc,
     document_service_pb2,
     document_service_pb2_grpc,
+    ingestion_service_pb2,
+    ingestion_service_pb2_grpc,
     search_service_pb2_grpc,
 )
 from penstock.streams import AsyncEventStream
@@ -50,6 +52,7 @@ from penstock.streams import AsyncEventStream
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
     from types import TracebackType
+    from typing import BinaryIO
 
     from typing_extensions import Self, Unpack  # noqa: UP035 - the wheel serves Python 3.10 too
 
@@ -71,6 +74,7 @@ if TYPE_CHECKING:
         answer_service_pb2,
         conversation_pb2,
         document_pb2,
+        ingestion_pb2,
         search_service_pb2,
     )
 
@@ -121,6 +125,7 @@ class AsyncClient:
         self._routing = routing_service_pb2_grpc.RoutingServiceStub(self.channel)
         self._collections = collection_service_pb2_grpc.CollectionServiceStub(self.channel)
         self._documents = document_service_pb2_grpc.DocumentServiceStub(self.channel)
+        self._ingestions = ingestion_service_pb2_grpc.IngestionServiceStub(self.channel)
         self._search = search_service_pb2_grpc.SearchServiceStub(self.channel)
         self._answers = answer_service_pb2_grpc.AnswerServiceStub(self.channel)
         self._conversations = conversation_service_pb2_grpc.ConversationServiceStub(self.channel)
@@ -375,6 +380,64 @@ class AsyncClient:
         """Deletes one document; from then on no search finds it."""
         request = document_service_pb2.DeleteDocumentRequest(collection=collection, document=document)
         await self._call(self._documents.DeleteDocument, request, timeout)
+
+    async def expire_documents(self, collection: str, older_than_days: float, *, timeout: float | None = None) -> int:
+        """Deletes the documents that were added or changed more than so many days ago, and returns how many."""
+        request = document_service_pb2.ExpireDocumentsRequest(collection=collection, older_than_days=older_than_days)
+        return (await self._call(self._documents.ExpireDocuments, request, timeout)).deleted_count
+
+    async def ingest(
+        self, collection: str, documents: Iterable[DocumentLike], *, request_id: str = "", timeout: float | None = None
+    ) -> ingestion_pb2.Ingestion:
+        """Begins to bring in up to 250 documents in the background; those that cannot be read fail alone."""
+        request = requests.create_ingestion(collection, request_id, documents=documents)
+        return (await self._call(self._ingestions.CreateIngestion, request, timeout)).ingestion
+
+    async def ingest_url(
+        self, collection: str, url: str, *, request_id: str = "", timeout: float | None = None
+    ) -> ingestion_pb2.Ingestion:
+        """Begins to bring in what an address holds, if the server may fetch it."""
+        request = requests.create_ingestion(collection, request_id, url=url)
+        return (await self._call(self._ingestions.CreateIngestion, request, timeout)).ingestion
+
+    async def upload(
+        self,
+        collection: str,
+        file: BinaryIO,
+        *,
+        name: str = "",
+        media_type: str = "",
+        timeout: float | None = None,
+    ) -> ingestion_pb2.Ingestion:
+        """Uploads a file piece by piece and begins to bring in what it holds, many documents if it is an archive."""
+        pieces = requests.upload_ingestion(collection, file, name, media_type)
+        method: Any = self._ingestions.UploadIngestion  # a stream is called like a single message
+        made: ingestion_service_pb2.UploadIngestionResponse = await self._call(method, pieces, timeout)
+        return made.ingestion
+
+    async def get_ingestion(self, ingestion: str, *, timeout: float | None = None) -> ingestion_pb2.Ingestion:
+        """Returns one ingestion as it stands."""
+        request = ingestion_service_pb2.GetIngestionRequest(ingestion=ingestion)
+        return (await self._call(self._ingestions.GetIngestion, request, timeout)).ingestion
+
+    def watch_ingestion(
+        self, ingestion: str, *, timeout: float | None = None
+    ) -> AsyncEventStream[ingestion_service_pb2.WatchIngestionResponse]:
+        """Tells how an ingestion goes on, as a stream of `progress` and one `finished`."""
+        request = ingestion_service_pb2.WatchIngestionRequest(ingestion=ingestion)
+        return self._stream(self._ingestions.WatchIngestion, request, timeout)
+
+    async def cancel_ingestion(self, ingestion: str, *, timeout: float | None = None) -> ingestion_pb2.Ingestion:
+        """Stops an ingestion; what is searchable stays so."""
+        request = ingestion_service_pb2.CancelIngestionRequest(ingestion=ingestion)
+        return (await self._call(self._ingestions.CancelIngestion, request, timeout)).ingestion
+
+    async def retry_ingestion(
+        self, ingestion: str, *, stage: int | str = "unspecified", timeout: float | None = None
+    ) -> ingestion_pb2.Ingestion:
+        """Does again what failed in a stage ("read", "chunk", "embed", "index"), or in any, or was cancelled."""
+        request = requests.retry_ingestion(ingestion, stage)
+        return (await self._call(self._ingestions.RetryIngestion, request, timeout)).ingestion
 
     async def search(
         self,

@@ -33,6 +33,9 @@ from penstock.retrieval.v1 import (
     collection_service_pb2,
     conversation_service_pb2,
     document_service_pb2,
+    evaluation_service_pb2,
+    ingestion_service_pb2,
+    reindexing_service_pb2,
     search_service_pb2,
 )
 
@@ -55,6 +58,9 @@ _SERVICES: Final = (
     collection_service_pb2,
     conversation_service_pb2,
     document_service_pb2,
+    evaluation_service_pb2,
+    ingestion_service_pb2,
+    reindexing_service_pb2,
     search_service_pb2,
 )
 # gRPC spreads the waits by a fifth to either side.

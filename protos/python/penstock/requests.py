@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from google.api import httpbody_pb2
 from google.protobuf import json_format, struct_pb2, timestamp_pb2
 
 from penstock.experiments.v1 import experiment_pb2, experiment_service_pb2, outcome_pb2, outcome_service_pb2
@@ -27,13 +28,15 @@ from penstock.retrieval.v1 import (
     answer_service_pb2,
     document_pb2,
     document_service_pb2,
+    ingestion_pb2,
+    ingestion_service_pb2,
     search_pb2,
     search_service_pb2,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import TypeAlias
+    from collections.abc import Iterable, Iterator
+    from typing import BinaryIO, TypeAlias
 
     from penstock.experiments.v1 import assignment_pb2
     from penstock.inference.v1 import form_pb2
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     MetricLike: TypeAlias = "experiment_pb2.Metric | Mapping[str, Any] | str"
     OutcomeLike: TypeAlias = "outcome_pb2.Outcome | Mapping[str, Any]"
 
+_PIECE_BYTES = 256 * 1024
 _SAMPLING = ("temperature", "top_p", "top_k", "seed", "presence_penalty", "frequency_penalty")
 _SAMPLING_OVERRIDE = ("temperature", "top_p", "max_tokens")
 
@@ -217,6 +221,34 @@ def search(
         mode=_enum(search_pb2.SearchMode, "SEARCH_MODE_", mode),
         **_passage_fields(options),
     )
+
+
+def create_ingestion(
+    collection: str, request_id: str, *, documents: Iterable[DocumentLike] = (), url: str = ""
+) -> ingestion_service_pb2.CreateIngestionRequest:
+    """Documents to bring in, or an address; the request gets an id, so that it may be repeated."""
+    request = ingestion_service_pb2.CreateIngestionRequest(collection=collection, request_id=request_id or str(uuid.uuid4()))
+    if url:
+        request.url.url = url
+    else:
+        request.documents.documents.extend(_document(document) for document in documents)
+    return request
+
+
+def upload_ingestion(
+    collection: str, file: BinaryIO, name: str, media_type: str
+) -> Iterator[ingestion_service_pb2.UploadIngestionRequest]:
+    """A file in pieces."""
+    first = httpbody_pb2.HttpBody(content_type=media_type)
+    yield ingestion_service_pb2.UploadIngestionRequest(collection=collection, name=name, body=first)
+    while data := file.read(_PIECE_BYTES):
+        yield ingestion_service_pb2.UploadIngestionRequest(body=httpbody_pb2.HttpBody(data=data))
+
+
+def retry_ingestion(ingestion: str, stage: int | str) -> ingestion_service_pb2.RetryIngestionRequest:
+    """A stage to do again."""
+    number = _enum(ingestion_pb2.IngestionStage, "INGESTION_STAGE_", stage)
+    return ingestion_service_pb2.RetryIngestionRequest(ingestion=ingestion, stage=number)
 
 
 def add_documents(collection: str, documents: Iterable[DocumentLike]) -> document_service_pb2.AddDocumentsRequest:

@@ -41,7 +41,8 @@ class _Progress(Generic[Event]):
             return StreamIncompleteError(
                 "the stream ended without `finished`; what came of it is not the whole", request_id=self.request_id
             )
-        if self.finished.HasField("error"):
+        # Jobs that can be asked for tell what failed of them in fields of their own.
+        if "error" in self.finished.DESCRIPTOR.fields_by_name and self.finished.HasField("error"):
             return error_of_status(self.finished.error, self.request_id)
         return None
 

@@ -35,7 +35,7 @@ class IngestionHandlers(ingestion_service_pb2_grpc.IngestionServiceServicer):
         made = await self._ingestions.create(request.collection, convert.of_sources(request), request.request_id)
         return ingestion_service_pb2.CreateIngestionResponse(ingestion=convert.to_ingestion(made))
 
-    async def UploadIngestion(  # type: ignore[override]  # the stubs type the requests as grpc's iterator, which this is not yet
+    async def UploadIngestion(
         self, request_iterator: AsyncIterator[ingestion_service_pb2.UploadIngestionRequest], context: Context
     ) -> ingestion_service_pb2.UploadIngestionResponse:
         first = await anext(request_iterator, None)

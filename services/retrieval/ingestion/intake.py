@@ -28,7 +28,7 @@ from services.retrieval.sources.entries import Entry, Refused, document
 from services.retrieval.sources.stream import read_source
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
     from datetime import timedelta
 
     from services.retrieval.fetching.fetcher import Fetcher
@@ -228,7 +228,7 @@ class Intake:
                 await self._records.renew(lease)
 
 
-async def _entries(path: Path, source: StoredSource, skip: int) -> AsyncIterator[Entry | Refused]:
+async def _entries(path: Path, source: StoredSource, skip: int) -> AsyncGenerator[Entry | Refused, None]:
     is_text = source.kind is SourceKind.TEXT
     small = await asyncio.to_thread(_small, path, source, is_text=is_text)
     if small is not None:

@@ -110,8 +110,9 @@ class Pipeline:
                 first = min(job.written, len(pieces)) if job not in fresh else 0
                 run.tracker.begin(job, pieces, first)
                 left += pieces[first:]
-            if fresh:
-                await self._checkpoints.chunked(fresh)
+            # Of a document of one chunk there is nothing to go on from.
+            if long := {job: chunks for job, chunks in fresh.items() if len(chunks) > 1}:
+                await self._checkpoints.chunked(long)
             await self._checkpoints.advance(run.tracker.steps(jobs))
         # A process may have died after it had written all, and before it could say so.
         await run.finish([run.tracker.end(job) for job in jobs if run.tracker.is_complete(job)])

@@ -21,7 +21,7 @@ from services.retrieval.sources.entries import Entry, Refused, refused
 from services.retrieval.sources.files import items
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
 # Of one document, seconds.
 _LIMIT_SECONDS: Final = 60.0
@@ -54,7 +54,7 @@ class _Task:
 
 async def read_source(
     path: Path, *, name: str, media_type: str = "", is_text: bool = False, skip: int = 0
-) -> AsyncIterator[Entry | Refused]:
+) -> AsyncGenerator[Entry | Refused, None]:
     """Reads the documents in a file: see `files.items`. Each is an entry or a refusal; the order is always the same.
 
     Args:

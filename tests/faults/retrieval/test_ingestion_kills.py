@@ -13,6 +13,7 @@ from typing import Any
 import asyncpg
 import grpc.aio
 import pytest
+from google.api import httpbody_pb2
 from penstock.retrieval.v1 import ingestion_pb2, ingestion_service_pb2, search_pb2
 from qdrant_client import AsyncQdrantClient
 
@@ -166,7 +167,7 @@ async def test_killed_while_a_file_is_sent(suite: Retrieval) -> None:
     async def slowly() -> Any:
         yield ingestion_service_pb2.UploadIngestionRequest(collection="docs", name="tales.zip")
         for _ in range(1000):
-            body = {"data": bytes(256 * 1024)}
+            body = httpbody_pb2.HttpBody(data=bytes(256 * 1024))
             yield ingestion_service_pb2.UploadIngestionRequest(body=body)
             await asyncio.sleep(0.02)
 
