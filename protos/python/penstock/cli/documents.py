@@ -1,5 +1,6 @@
 """Collections, what goes into them, and what is found in them."""
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -51,7 +52,7 @@ def ingest(
 
         def tell(outcome: ingestion.Outcome) -> None:
             run.outcomes.append(outcome)
-            progress.advance(bar)
+            progress.update(bar, advance=1, description=run.pace())
 
         try:
             ingestion.add(session.client, collection, files, parallel, tell)
@@ -72,6 +73,12 @@ class _Run:
         self._session = session
         self._collection = collection
         self._passed = passed
+        self._began = time.monotonic()
+
+    def pace(self) -> str:
+        """How fast it goes, in words for the progress bar."""
+        chunks = sum(one.document.chunk_count for one in self.outcomes if isinstance(one, ingestion.Added))
+        return f"adding, {chunks / max(time.monotonic() - self._began, 0.001):.0f} chunks/s"
 
     @property
     def added(self) -> list[document_pb2.Document]:
