@@ -13,7 +13,6 @@ from services.retrieval.intent.intents import Before, judged
 from services.retrieval.intent.kinds import Intent
 from services.retrieval.intent.rewriting import rewritten, says_enough
 from services.retrieval.languages import is_known
-from services.retrieval.passages import Found
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from services.retrieval.catalog import Collection
     from services.retrieval.conversations import Turn
     from services.retrieval.embedding import Embedder
-    from services.retrieval.passages import Hit, Options, SearchMode
+    from services.retrieval.passages import Found, Hit, Options, SearchMode
 
 # Reciprocal rank fusion of what the question and the completed question find, places counting from 0.
 _K: Final = 60
@@ -63,7 +62,7 @@ class Retriever:
 
     async def understand(self, question: Question, seen: Sequence[Turn], targets: Sequence[Collection]) -> Understanding:
         """What the question is after; nothing is told outside of conversations."""
-        if not question.conversation:
+        if not question.conversation and not seen:
             return Understanding()
         earlier = next((turn for turn in reversed(seen) if turn.intent != Intent.CHIT_CHAT), None)
         before = Before(earlier.rewritten_query or earlier.query, earlier.text) if earlier else None
@@ -125,5 +124,5 @@ def _fused(found: Sequence[Found], top_k: int) -> Found:
             known = hits.get(key)
             hits[key] = hit if known is None or hit.relevance > known.relevance else known
     ordered = sorted(scores, key=lambda key: -scores[key])[:top_k]
-    last = found[-1]
-    return Found(tuple(replace(hits[key], score=scores[key]) for key in ordered), last.mode, last.mode_note, last.timings)
+    # The last one is what the completed question found.
+    return replace(found[-1], hits=tuple(replace(hits[key], score=scores[key]) for key in ordered))

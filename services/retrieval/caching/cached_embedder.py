@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Longer lists are documents on their way in: these keep their vectors elsewhere, and are batches already.
 _MOST_TEXTS: Final = 32
-_MOST_TOGETHER: Final = 64
+_MOST_TOGETHER: Final = 32
 # Batches under way at a time: one is worked on while the next one travels.
 _LANES: Final = 2
 _NUMBER: Final = "f"

@@ -157,7 +157,7 @@ class _DegradationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Degradati
     DEGRADATION_UNSPECIFIED: _Degradation.ValueType  # 0
     """Never sent."""
     DEGRADATION_RERANK_SKIPPED: _Degradation.ValueType  # 1
-    """The passages were not reranked."""
+    """The passages were not reranked, for want of time, or because the model that reranks did not answer in time."""
     DEGRADATION_FEWER_PASSAGES: _Degradation.ValueType  # 2
     """Fewer passages than asked for were searched."""
     DEGRADATION_NEIGHBORS_SKIPPED: _Degradation.ValueType  # 3
@@ -171,7 +171,7 @@ class Degradation(_Degradation, metaclass=_DegradationEnumTypeWrapper):
 DEGRADATION_UNSPECIFIED: Degradation.ValueType  # 0
 """Never sent."""
 DEGRADATION_RERANK_SKIPPED: Degradation.ValueType  # 1
-"""The passages were not reranked."""
+"""The passages were not reranked, for want of time, or because the model that reranks did not answer in time."""
 DEGRADATION_FEWER_PASSAGES: Degradation.ValueType  # 2
 """Fewer passages than asked for were searched."""
 DEGRADATION_NEIGHBORS_SKIPPED: Degradation.ValueType  # 3
@@ -399,3 +399,29 @@ class AnswerTimings(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AnswerTimings: _TypeAlias = AnswerTimings  # noqa: Y015
+
+@_typing.final
+class EarlierTurn(_message.Message):
+    """A question that was asked before, and what was answered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    query: _builtins.str
+    """The question, 1 to 32768 bytes in UTF-8."""
+    text: _builtins.str
+    """The answer, at most 131072 bytes in UTF-8; empty where there was none."""
+    def __init__(
+        self,
+        *,
+        query: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["query", b"query", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EarlierTurn: _TypeAlias = EarlierTurn  # noqa: Y015
