@@ -135,7 +135,7 @@ async def drive(plan: Plan) -> Tally:
         await asyncio.sleep(began + plan.ramp * number / plan.streams - time.monotonic())
         waits.append(loop.create_future())
         make = partial(Stream, plan, tally, number, began + plan.ramp, waits[-1])
-        await loop.create_connection(make, target.hostname, target.port)
+        await loop.create_connection(make, target.hostname or "127.0.0.1", target.port or 80)
     late: set[asyncio.Future[None]] = set(waits)
     known = -1
     # As long as tokens come there is no reason to give up.

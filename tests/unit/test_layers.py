@@ -17,6 +17,7 @@ EDGE = ("grpc", "protobuf", "envoy", "asyncpg", "redis", "valkey", "qdrant_clien
 ALLOWED: dict[str, tuple[set[str], str]] = {
     "services/chassis/channels.py": ({"grpc"}, "opens channels"),
     "services/chassis/interceptors.py": ({"grpc"}, "stands around every call"),
+    "services/chassis/sealed.py": ({"grpc"}, "stands around calls, those that come in and those that go out"),
     "services/chassis/server.py": ({"grpc", "protobuf"}, "is the gRPC server, and serves grpc.health.v1"),
     "services/chassis/status.py": ({"grpc", "protobuf"}, "turns failures into statuses"),
     "services/chassis/validation.py": ({"protobuf"}, "checks requests by the rules in the protos"),
@@ -27,8 +28,8 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     "services/*/stores/postgres*.py": ({"asyncpg"}, "the adapter of Postgres"),
     "services/retrieval/stores/qdrant.py": ({"qdrant_client", "grpc"}, "the adapter of Qdrant"),
     "services/retrieval/inference*.py": ({"grpc", "protobuf"}, "the adapter of the inference service"),
-    "services/retrieval/remote.py": ({"grpc", "protobuf"}, "what a failed call to another service means"),
-    "services/inference/engines/httptools_client.py": ({"httptools"}, "the HTTP client of engines that are servers"),
+    "services/chassis/remote.py": ({"grpc", "protobuf"}, "what a failed call to another service means"),
+    "services/inference/engines/httptools_connection.py": ({"httptools"}, "the HTTP client of engines that are servers"),
     "services/inference/workers/borrowed.py": ({"grpc"}, "the adapter of an engine that runs in another process"),
     "services/inference/workers/house.py": ({"grpc"}, "the type of the channel to that process"),
     "services/chassis/cache/redis_cache.py": ({"valkey"}, "the adapter of Redis"),

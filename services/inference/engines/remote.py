@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from services.chassis.errors import Failure, Reason
-from services.inference.engines.httptools_client import BrokenError, HttpClient
+from services.inference.engines.httptools_client import HttpClient
+from services.inference.engines.httptools_connection import BrokenError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from services.inference.engines.httptools_client import Connection
+    from services.inference.engines.httptools_connection import Connection
 
 # What a decoder raises for bytes that it cannot read; RecursionError where they are nested too deep.
 MALFORMED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)

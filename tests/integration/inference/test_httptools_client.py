@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import pytest
 import uvloop
 
-from services.inference.engines.httptools_client import BrokenError, Connection, HttpClient
+from services.inference.engines.httptools_client import HttpClient
+from services.inference.engines.httptools_connection import BrokenError, Connection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
