@@ -25,25 +25,29 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"penstock/retrieval/v1/answer.proto\x12\x15penstock.retrieval.v1\x1a\x1egoogle/protobuf/duration.proto\"\xf8\x01\n\x08\x43itation\x12\x16\n\x06number\x18\x01 \x01(\x05R\x06number\x12\x1e\n\ncollection\x18\x02 \x01(\tR\ncollection\x12\x1a\n\x08\x64ocument\x18\x03 \x01(\tR\x08\x64ocument\x12\x14\n\x05\x63hunk\x18\x04 \x01(\tR\x05\x63hunk\x12\x14\n\x05start\x18\x05 \x01(\x05R\x05start\x12\x10\n\x03\x65nd\x18\x06 \x01(\x05R\x03\x65nd\x12\x18\n\x07support\x18\x07 \x01(\x01R\x07support\x12!\n\x0csource_start\x18( \x01(\x05R\x0bsourceStart\x12\x1d\n\nsource_end\x18) \x01(\x05R\tsourceEnd\"\xac\x02\n\x14SentenceGroundedness\x12\x14\n\x05start\x18\x01 \x01(\x05R\x05start\x12\x10\n\x03\x65nd\x18\x02 \x01(\x05R\x03\x65nd\x12\x38\n\x07verdict\x18\x03 \x01(\x0e\x32\x1e.penstock.retrieval.v1.VerdictR\x07verdict\x12\x19\n\x05score\x18\x04 \x01(\x01H\x00R\x05score\x88\x01\x01\x12\x33\n\x06vetoes\x18\x05 \x03(\x0e\x32\x1b.penstock.retrieval.v1.VetoR\x06vetoes\x12\x16\n\x06number\x18\x06 \x01(\x05R\x06number\x12!\n\x0csource_start\x18\x07 \x01(\x05R\x0bsourceStart\x12\x1d\n\nsource_end\x18\x08 \x01(\x05R\tsourceEndB\x08\n\x06_score\"\x9d\x01\n\x0cGroundedness\x12\x19\n\x05score\x18\x01 \x01(\x01H\x00R\x05score\x88\x01\x01\x12I\n\tsentences\x18\x02 \x03(\x0b\x32+.penstock.retrieval.v1.SentenceGroundednessR\tsentences\x12\x1d\n\nby_meaning\x18\x03 \x01(\x08R\tbyMeaningB\x08\n\x06_score\"\xb5\x01\n\rAnswerTimings\x12\x37\n\tretrieval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\tretrieval\x12:\n\x0b\x66irst_token\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\nfirstToken\x12/\n\x05total\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x05total*\x82\x01\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x15\n\x11VERDICT_SUPPORTED\x10\x01\x12\x18\n\x14VERDICT_CONTRADICTED\x10\x02\x12\x17\n\x13VERDICT_UNSUPPORTED\x10\x03\x12\x14\n\x10VERDICT_UNSCORED\x10\x04*^\n\x04Veto\x12\x14\n\x10VETO_UNSPECIFIED\x10\x00\x12\x0f\n\x0bVETO_NUMBER\x10\x01\x12\r\n\tVETO_DATE\x10\x02\x12\r\n\tVETO_NAME\x10\x03\x12\x11\n\rVETO_NEGATION\x10\x04*\x8c\x01\n\x12NothingFoundPolicy\x12$\n NOTHING_FOUND_POLICY_UNSPECIFIED\x10\x00\x12\x1f\n\x1bNOTHING_FOUND_POLICY_REFUSE\x10\x01\x12/\n+NOTHING_FOUND_POLICY_ANSWER_WITHOUT_CONTEXT\x10\x02*\x9d\x01\n\x0b\x41nswerBasis\x12\x1c\n\x18\x41NSWER_BASIS_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41NSWER_BASIS_PASSAGES\x10\x01\x12\x18\n\x14\x41NSWER_BASIS_REFUSAL\x10\x02\x12\x1c\n\x18\x41NSWER_BASIS_MODEL_ALONE\x10\x03\x12\x1d\n\x19\x41NSWER_BASIS_CONVERSATION\x10\x04*\xb4\x01\n\x0b\x44\x65gradation\x12\x1b\n\x17\x44\x45GRADATION_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x44\x45GRADATION_RERANK_SKIPPED\x10\x01\x12\x1e\n\x1a\x44\x45GRADATION_FEWER_PASSAGES\x10\x02\x12!\n\x1d\x44\x45GRADATION_NEIGHBORS_SKIPPED\x10\x03\x12%\n!DEGRADATION_GROUNDEDNESS_BY_WORDS\x10\x04*\xac\x01\n\x06Intent\x12\x16\n\x12INTENT_UNSPECIFIED\x10\x00\x12\x14\n\x10INTENT_NEW_TOPIC\x10\x01\x12\x14\n\x10INTENT_FOLLOW_UP\x10\x02\x12\x18\n\x14INTENT_CLARIFICATION\x10\x03\x12\x17\n\x13INTENT_CONTINUATION\x10\x04\x12\x15\n\x11INTENT_CORRECTION\x10\x05\x12\x14\n\x10INTENT_CHIT_CHAT\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"penstock/retrieval/v1/answer.proto\x12\x15penstock.retrieval.v1\x1a\x1egoogle/protobuf/duration.proto\"\xf8\x01\n\x08\x43itation\x12\x16\n\x06number\x18\x01 \x01(\x05R\x06number\x12\x1e\n\ncollection\x18\x02 \x01(\tR\ncollection\x12\x1a\n\x08\x64ocument\x18\x03 \x01(\tR\x08\x64ocument\x12\x14\n\x05\x63hunk\x18\x04 \x01(\tR\x05\x63hunk\x12\x14\n\x05start\x18\x05 \x01(\x05R\x05start\x12\x10\n\x03\x65nd\x18\x06 \x01(\x05R\x03\x65nd\x12\x18\n\x07support\x18\x07 \x01(\x01R\x07support\x12!\n\x0csource_start\x18( \x01(\x05R\x0bsourceStart\x12\x1d\n\nsource_end\x18) \x01(\x05R\tsourceEnd\"\xac\x02\n\x14SentenceGroundedness\x12\x14\n\x05start\x18\x01 \x01(\x05R\x05start\x12\x10\n\x03\x65nd\x18\x02 \x01(\x05R\x03\x65nd\x12\x38\n\x07verdict\x18\x03 \x01(\x0e\x32\x1e.penstock.retrieval.v1.VerdictR\x07verdict\x12\x19\n\x05score\x18\x04 \x01(\x01H\x00R\x05score\x88\x01\x01\x12\x33\n\x06vetoes\x18\x05 \x03(\x0e\x32\x1b.penstock.retrieval.v1.VetoR\x06vetoes\x12\x16\n\x06number\x18\x06 \x01(\x05R\x06number\x12!\n\x0csource_start\x18\x07 \x01(\x05R\x0bsourceStart\x12\x1d\n\nsource_end\x18\x08 \x01(\x05R\tsourceEndB\x08\n\x06_score\"\x9d\x01\n\x0cGroundedness\x12\x19\n\x05score\x18\x01 \x01(\x01H\x00R\x05score\x88\x01\x01\x12I\n\tsentences\x18\x02 \x03(\x0b\x32+.penstock.retrieval.v1.SentenceGroundednessR\tsentences\x12\x1d\n\nby_meaning\x18\x03 \x01(\x08R\tbyMeaningB\x08\n\x06_score\"\xb5\x01\n\rAnswerTimings\x12\x37\n\tretrieval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\tretrieval\x12:\n\x0b\x66irst_token\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\nfirstToken\x12/\n\x05total\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x05total\"O\n\x0b\x45\x61rlierTurn\x12!\n\x05query\x18\x01 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01(\x80\x80\x02R\x05query\x12\x1d\n\x04text\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x08R\x04text*\x82\x01\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x15\n\x11VERDICT_SUPPORTED\x10\x01\x12\x18\n\x14VERDICT_CONTRADICTED\x10\x02\x12\x17\n\x13VERDICT_UNSUPPORTED\x10\x03\x12\x14\n\x10VERDICT_UNSCORED\x10\x04*^\n\x04Veto\x12\x14\n\x10VETO_UNSPECIFIED\x10\x00\x12\x0f\n\x0bVETO_NUMBER\x10\x01\x12\r\n\tVETO_DATE\x10\x02\x12\r\n\tVETO_NAME\x10\x03\x12\x11\n\rVETO_NEGATION\x10\x04*\x8c\x01\n\x12NothingFoundPolicy\x12$\n NOTHING_FOUND_POLICY_UNSPECIFIED\x10\x00\x12\x1f\n\x1bNOTHING_FOUND_POLICY_REFUSE\x10\x01\x12/\n+NOTHING_FOUND_POLICY_ANSWER_WITHOUT_CONTEXT\x10\x02*\x9d\x01\n\x0b\x41nswerBasis\x12\x1c\n\x18\x41NSWER_BASIS_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41NSWER_BASIS_PASSAGES\x10\x01\x12\x18\n\x14\x41NSWER_BASIS_REFUSAL\x10\x02\x12\x1c\n\x18\x41NSWER_BASIS_MODEL_ALONE\x10\x03\x12\x1d\n\x19\x41NSWER_BASIS_CONVERSATION\x10\x04*\xb4\x01\n\x0b\x44\x65gradation\x12\x1b\n\x17\x44\x45GRADATION_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x44\x45GRADATION_RERANK_SKIPPED\x10\x01\x12\x1e\n\x1a\x44\x45GRADATION_FEWER_PASSAGES\x10\x02\x12!\n\x1d\x44\x45GRADATION_NEIGHBORS_SKIPPED\x10\x03\x12%\n!DEGRADATION_GROUNDEDNESS_BY_WORDS\x10\x04*\xac\x01\n\x06Intent\x12\x16\n\x12INTENT_UNSPECIFIED\x10\x00\x12\x14\n\x10INTENT_NEW_TOPIC\x10\x01\x12\x14\n\x10INTENT_FOLLOW_UP\x10\x02\x12\x18\n\x14INTENT_CLARIFICATION\x10\x03\x12\x17\n\x13INTENT_CONTINUATION\x10\x04\x12\x15\n\x11INTENT_CORRECTION\x10\x05\x12\x14\n\x10INTENT_CHIT_CHAT\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock.retrieval.v1.answer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VERDICT']._serialized_start=992
-  _globals['_VERDICT']._serialized_end=1122
-  _globals['_VETO']._serialized_start=1124
-  _globals['_VETO']._serialized_end=1218
-  _globals['_NOTHINGFOUNDPOLICY']._serialized_start=1221
-  _globals['_NOTHINGFOUNDPOLICY']._serialized_end=1361
-  _globals['_ANSWERBASIS']._serialized_start=1364
-  _globals['_ANSWERBASIS']._serialized_end=1521
-  _globals['_DEGRADATION']._serialized_start=1524
-  _globals['_DEGRADATION']._serialized_end=1704
-  _globals['_INTENT']._serialized_start=1707
-  _globals['_INTENT']._serialized_end=1879
+  _globals['_EARLIERTURN'].fields_by_name['query']._loaded_options = None
+  _globals['_EARLIERTURN'].fields_by_name['query']._serialized_options = b'\272H\010r\006\020\001(\200\200\002'
+  _globals['_EARLIERTURN'].fields_by_name['text']._loaded_options = None
+  _globals['_EARLIERTURN'].fields_by_name['text']._serialized_options = b'\272H\006r\004(\200\200\010'
+  _globals['_VERDICT']._serialized_start=1073
+  _globals['_VERDICT']._serialized_end=1203
+  _globals['_VETO']._serialized_start=1205
+  _globals['_VETO']._serialized_end=1299
+  _globals['_NOTHINGFOUNDPOLICY']._serialized_start=1302
+  _globals['_NOTHINGFOUNDPOLICY']._serialized_end=1442
+  _globals['_ANSWERBASIS']._serialized_start=1445
+  _globals['_ANSWERBASIS']._serialized_end=1602
+  _globals['_DEGRADATION']._serialized_start=1605
+  _globals['_DEGRADATION']._serialized_end=1785
+  _globals['_INTENT']._serialized_start=1788
+  _globals['_INTENT']._serialized_end=1960
   _globals['_CITATION']._serialized_start=94
   _globals['_CITATION']._serialized_end=342
   _globals['_SENTENCEGROUNDEDNESS']._serialized_start=345
@@ -52,4 +56,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GROUNDEDNESS']._serialized_end=805
   _globals['_ANSWERTIMINGS']._serialized_start=808
   _globals['_ANSWERTIMINGS']._serialized_end=989
+  _globals['_EARLIERTURN']._serialized_start=991
+  _globals['_EARLIERTURN']._serialized_end=1070
 # @@protoc_insertion_point(module_scope)
