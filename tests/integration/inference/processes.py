@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import grpc
+import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -62,7 +63,11 @@ class Service:
         self._process = _start(name, self.log, {"GRPC_ADDRESS": self.address, "DATA_DIR": str(folder), **variables})
         with grpc.insecure_channel(self.address) as channel:
             health: Any = health_pb2_grpc.HealthStub(channel)
-            health.Check(health_pb2.HealthCheckRequest(), timeout=30, wait_for_ready=True)
+            try:
+                health.Check(health_pb2.HealthCheckRequest(), timeout=30, wait_for_ready=True)
+            except grpc.RpcError:
+                self.kill()
+                pytest.fail(f"{name} did not get ready:\n{self.log.read_text(errors='replace')[-4000:]}")
 
     @property
     def pid(self) -> int:
