@@ -78,6 +78,8 @@ class Uncomputable(StrEnum):
     NOT_FINISHED = "NOT_FINISHED"
     ANALYSIS_FAILED = "ANALYSIS_FAILED"
     NOT_STARTED = "NOT_STARTED"
+    NOT_ADJUSTABLE = "NOT_ADJUSTABLE"
+    COVARIATE_IMBALANCE = "COVARIATE_IMBALANCE"
 
 
 class Verdict(StrEnum):
@@ -206,6 +208,25 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class Covariate:
+    """The covariate of one metric over one variant's units with an outcome; units without one have the average of all.
+
+    Attributes:
+        units: Units with an outcome.
+        known: Those of them with a covariate.
+        mean: Mean of the covariate.
+        squares: Sum of its squares around `mean`.
+        products: Sum of its products with the units' mean outcomes, both around their means.
+    """
+
+    units: int
+    known: int
+    mean: float
+    squares: float
+    products: float
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """All that an analysis needs.
 
@@ -219,6 +240,7 @@ class Question:
         seen: The evidence as of that look.
         finished: Whether the experiment was stopped or its duration has passed.
         uneven: Variants that were paused by themselves at some time: their share of the units says nothing.
+        covariates: By variant and metric, where there are any.
     """
 
     weights: Mapping[str, float]
@@ -230,6 +252,7 @@ class Question:
     seen: Evidence
     finished: bool
     uneven: frozenset[str] = frozenset()
+    covariates: Mapping[tuple[str, str], Covariate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +292,18 @@ class Anytime:
 
 
 @dataclass(frozen=True, slots=True)
+class Adjusted:
+    """A difference adjusted by covariates: see the proto's message of the same name."""
+
+    effect: Effect
+    anytime: Anytime
+    slope: float
+    variance_reduction: float
+    balance_p_value: float | None
+    known: float
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
     """A planned look: see the proto's message of the same name."""
 
@@ -296,7 +331,10 @@ class SampleRatio:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One metric of one variant against the control. `look` is None where no looks are planned for it."""
+    """One metric of one variant against the control.
+
+    `look` is None where no looks are planned for it, `adjusted` where there are no covariates.
+    """
 
     variant: str
     metric: str
@@ -307,6 +345,7 @@ class Comparison:
     adjusted_p_value: float | None
     decided_by: Method
     verdict: Verdict | Uncomputable
+    adjusted: Adjusted | Uncomputable | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from services.experiments.analysis import (
+    Adjusted,
     Analysis,
     Anytime,
     Comparison,
@@ -24,6 +25,7 @@ from services.experiments.analysis import (
     Uncomputable,
     Verdict,
 )
+from services.experiments.covariates import adjusted
 from services.experiments.sequential import anytime, bounds, spent
 from services.experiments.statistics import adjust, around, compare, estimate, normal_size, sample_ratio
 
@@ -78,6 +80,7 @@ def _compared(question: Question, variant: str, metric: Metric) -> Comparison:
     always: Anytime | None = None
     if isinstance(effect, Effect) and not isinstance(pair, Uncomputable):
         always = anytime(effect.difference, effect.standard_error, pair[0].units + pair[1].units, significance)
+    adjustment = _adjustment(question, variant, metric, effect) if isinstance(effect, Effect) else None
     return Comparison(
         variant=variant,
         metric=metric.metric,
@@ -88,7 +91,20 @@ def _compared(question: Question, variant: str, metric: Metric) -> Comparison:
         adjusted_p_value=None,
         decided_by=method,
         verdict=Verdict.INCONCLUSIVE,
+        adjusted=adjustment,
     )
+
+
+def _adjustment(question: Question, variant: str, metric: Metric, effect: Effect) -> Adjusted | Uncomputable | None:
+    """The same by covariates; None where one of the arms has none."""
+    arms = []
+    for name in (next(iter(question.weights)), variant):
+        key = (name, metric.metric)
+        moments, covariate = question.evidence.moments.get(key), question.covariates.get(key)
+        if moments is None or covariate is None:
+            return None
+        arms.append((moments, covariate))
+    return adjusted(metric.kind, arms[0], arms[1], effect, question.plan.significance)
 
 
 def _pair(question: Question, evidence: Evidence, variant: str, metric: Metric) -> tuple[Estimate, Estimate] | Uncomputable:

@@ -223,6 +223,7 @@ def measurement_from_proto(index: int, message: outcome_pb2.Outcome) -> Measurem
         metric=message.metric,
         value=message.value,
         event_time=_time(f"outcomes[{index}].event_time", message),
+        covariate=message.covariate,
     )
 
 

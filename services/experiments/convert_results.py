@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from penstock.experiments.v1 import result_pb2, result_service_pb2
 
 from services.experiments.analysis import (
+    Adjusted,
     Analysis,
     Comparison,
     Effect,
@@ -107,11 +108,26 @@ def _comparison(one: Comparison) -> result_pb2.Comparison:
         message.look_missing = _MISSING[one.look]
     elif one.look is not None:
         message.look.CopyFrom(_look(one.look))
+    if isinstance(one.adjusted, Uncomputable):
+        message.adjusted_missing = _MISSING[one.adjusted]
+    elif one.adjusted is not None:
+        message.adjusted.CopyFrom(_adjusted(one.adjusted))
     if isinstance(one.verdict, Uncomputable):
         message.verdict_missing = _MISSING[one.verdict]
     else:
         message.verdict = _VERDICTS[one.verdict]
     return message
+
+
+def _adjusted(one: Adjusted) -> result_pb2.Adjusted:
+    return result_pb2.Adjusted(
+        effect=_effect(one.effect),
+        anytime_interval=_interval(one.anytime.interval),
+        slope=one.slope,
+        variance_reduction=one.variance_reduction,
+        balance_p_value=one.balance_p_value,
+        known=one.known,
+    )
 
 
 def _effect(effect: Effect) -> result_pb2.Effect:

@@ -41,13 +41,14 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """An outcome as its reporter names it. `event_time` None means now."""
+    """An outcome, or a covariate, as its reporter names it. `event_time` None means now."""
 
     outcome: str
     assignment: str
     metric: str
     value: float
     event_time: datetime | None = None
+    covariate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +244,7 @@ def _outcome(index: int, measurement: Measurement, key: AssignmentKey, found: Ex
         metric=measurement.metric,
         value=measurement.value,
         event_time=measurement.event_time or now,
+        covariate=measurement.covariate,
     )
 
 

@@ -86,7 +86,9 @@ async def results(store: Store, analyst: Analyst, experiment: str) -> Results:
     question = _question(found, tally, look, now, await _uneven(store, found))
     try:
         analysis = await analyst.ask(question)
-        served = await analyst.ask(replace(question, evidence=tally.served)) if tally.served is not None else None
+        served = (
+            await analyst.ask(replace(question, evidence=tally.served, covariates={})) if tally.served is not None else None
+        )
         factors = [await _main_effects(analyst, found, question, factor) for factor in found.design.factors]
     except Failure as failure:
         if failure.reason is not Reason.ANALYSIS_UNAVAILABLE:
@@ -117,6 +119,7 @@ async def _main_effects(analyst: Analyst, experiment: Experiment, question: Ques
         evidence=question.evidence.by_group(level_of),
         seen=question.seen.by_group(level_of),
         uneven=frozenset(level_of[variant] for variant in question.uneven),
+        covariates={},
     )
     return FactorResult(factor.factor, factor.levels[0].variant, (await analyst.ask(pooled)).comparisons)
 
@@ -150,6 +153,7 @@ def _question(experiment: Experiment, tally: Tally, look: int, now: datetime, un
         seen=tally.seen,
         finished=over or experiment.state in (State.STOPPED, State.CONCLUDED),
         uneven=uneven,
+        covariates=tally.covariates,
     )
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
+    from services.experiments.analysis import Covariate
     from services.experiments.experiments import Author, Change, Experiment, Page, Promotion
 
 
@@ -82,6 +83,7 @@ class Outcome:
     metric: str
     value: float
     event_time: datetime
+    covariate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ class Tally:
         seen: The same of what had been recorded by the look that was asked for.
         fell_back: By variant: different units of which at least one request fell back to another model, or failed.
         served: The evidence without those units; None where there are none.
+        covariates: By variant and metric, those with any.
     """
 
     exposures: Mapping[str, tuple[int, int]] = field(default_factory=dict)
@@ -112,6 +115,7 @@ class Tally:
     seen: Evidence = field(default_factory=Evidence)
     fell_back: Mapping[str, int] = field(default_factory=dict)
     served: Evidence | None = None
+    covariates: Mapping[tuple[str, str], Covariate] = field(default_factory=dict)
 
 
 class Store(Protocol):

@@ -10,7 +10,7 @@ from fractions import Fraction
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from services.experiments.analysis import Evidence, Moments
+from services.experiments.analysis import Covariate, Evidence, Moments
 from services.experiments.experiments import NOBODY, Author, Change, Experiment, Page, Promotion, State
 from services.experiments.store import MOST_SQUARED, Configuration, Exposure, Outcome, OutcomeTally, Tally
 from services.experiments.stores.refusals import already_exists, request_id_reused
@@ -169,7 +169,8 @@ class MemoryStore:
         exposed = [one for one in self._exposures.values() if one.experiment == experiment]
         counts = Counter(one.variant for one in exposed)
         units = Counter(variant for variant, _ in {(one.variant, one.unit_id) for one in exposed})
-        own = [one for one in self._outcomes.values() if one.experiment == experiment]
+        every = [one for one in self._outcomes.values() if one.experiment == experiment]
+        own = [one for one in every if not one.covariate]
         measured = _by_metric(own)
         fallen = {one.assignment for one in exposed if one.execution.fell_back}
         served = _by_metric(one for one in own if one.assignment not in fallen)
@@ -180,6 +181,7 @@ class MemoryStore:
             evidence=Evidence({key: _moments(outcomes) for key, outcomes in measured.items()}),
             seen=Evidence({key: _moments(outcomes) for key, outcomes in seen.items()}),
             fell_back=Counter(variant for variant, _ in {(o.variant, o.unit_id) for o in exposed if o.execution.fell_back}),
+            covariates=_covariates(every),
             served=Evidence({key: _moments(outcomes) for key, outcomes in served.items()}) if fallen else None,
         )
 
@@ -213,6 +215,30 @@ def _moments(outcomes: Sequence[Outcome]) -> Moments | None:
         lowest=min(outcome.value for outcome in outcomes),
         highest=max(outcome.value for outcome in outcomes),
     )
+
+
+def _covariates(outcomes: Iterable[Outcome]) -> dict[tuple[str, str], Covariate]:
+    """In exact numbers; units without a covariate have the mean of the units that have one, over all variants."""
+    values: dict[str, dict[tuple[str, str], tuple[list[Fraction], list[Fraction]]]] = defaultdict(dict)
+    for one in outcomes:
+        if abs(one.value) <= MOST_SQUARED:
+            sorts = values[one.metric].setdefault((one.variant, one.assignment), ([], []))
+            sorts[one.covariate].append(Fraction(repr(one.value)))
+    found: dict[tuple[str, str], Covariate] = {}
+    for metric, units in values.items():
+        pairs = {key: (_mean(after), _mean(before) if before else None) for key, (after, before) in units.items() if after}
+        known = [before for _, before in pairs.values() if before is not None]
+        if not known:
+            continue
+        for variant in {variant for variant, _ in pairs}:
+            own = [pair for (name, _), pair in pairs.items() if name == variant]
+            filled = [_mean(known) if before is None else before for _, before in own]
+            after = [one for one, _ in own]
+            count = sum(before is not None for _, before in own)
+            found[variant, metric] = Covariate(
+                len(own), count, float(_mean(filled)), _products(filled, filled), _products(filled, after)
+            )
+    return found
 
 
 def _mean(numbers: Sequence[Fraction]) -> Fraction:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from services.chassis.errors import Failure
 from services.chassis.postgres import outages, transaction
+from services.experiments.analysis import Covariate
 from services.experiments.experiments import NOBODY, Page, State
 from services.experiments.store import MOST_SQUARED, Configuration, Exposure, Outcome, OutcomeTally, Tally
 from services.experiments.stores.postgres_rows import (
@@ -83,8 +84,8 @@ SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[],
 ON CONFLICT (exposure) DO NOTHING
 """
 _RECORD_OUTCOMES: Final = """
-INSERT INTO outcomes (outcome, assignment, experiment, variant, metric, value, event_time)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::float8[], $7::timestamptz[])
+INSERT INTO outcomes (outcome, assignment, experiment, variant, metric, value, event_time, covariate)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::float8[], $7::timestamptz[], $8::boolean[])
 ON CONFLICT (outcome) DO NOTHING
 """
 # In two steps, since count(DISTINCT) would sort all texts.
@@ -102,7 +103,7 @@ WITH units AS (
     SELECT variant, metric, count(*) AS outcomes, sum(value::text::numeric) AS exact,
            min(value) AS lowest, max(value) AS highest
     FROM outcomes
-    WHERE experiment = $1 AND ($2::timestamptz IS NULL OR record_time <= $2)
+    WHERE experiment = $1 AND NOT covariate AND ($2::timestamptz IS NULL OR record_time <= $2)
         AND (NOT $4 OR assignment NOT IN (SELECT assignment FROM exposures WHERE experiment = $1 AND fell_back))
     GROUP BY variant, metric, assignment
 ), numbers AS (
@@ -115,6 +116,21 @@ SELECT variant, metric, sum(outcomes)::bigint AS outcomes, count(*) AS units, su
        min(lowest) AS lowest, max(highest) AS highest
 FROM numbers GROUP BY variant, metric
 """
+
+
+# Units without a covariate have the mean of the units that have one, over all variants.
+_TALLY_COVARIATES: Final = """
+WITH units AS (
+    SELECT variant, metric, avg(value) FILTER (WHERE NOT covariate) AS after, avg(value) FILTER (WHERE covariate) AS before
+    FROM outcomes WHERE experiment = $1 AND abs(value) <= $2 GROUP BY variant, metric, assignment
+), filled AS (
+    SELECT *, coalesce(before, avg(before) OVER (PARTITION BY metric)) AS filled FROM units WHERE after IS NOT NULL
+)
+SELECT variant, metric, count(*) AS units, count(before) AS known, avg(filled) AS mean,
+       regr_sxx(filled, filled) AS squares, regr_sxy(filled, after) AS products
+FROM filled WHERE filled IS NOT NULL GROUP BY variant, metric
+"""
+_HAS_COVARIATES: Final = "SELECT EXISTS (SELECT FROM outcomes WHERE experiment = $1 AND covariate)"
 
 
 class PostgresStore:
@@ -298,7 +314,7 @@ class PostgresStore:
     async def record_outcomes(self, outcomes: Sequence[Outcome]) -> int:
         """See `Store`."""
         ordered = sorted(outcomes, key=lambda one: one.outcome)
-        names = ("outcome", "assignment", "experiment", "variant", "metric", "value", "event_time")
+        names = ("outcome", "assignment", "experiment", "variant", "metric", "value", "event_time", "covariate")
         return await self._insert(_RECORD_OUTCOMES, [[getattr(row, name) for row in ordered] for name in names])
 
     async def tally(self, experiment: str, look: datetime | None = None) -> Tally:
@@ -312,6 +328,8 @@ class PostgresStore:
             seen = [] if look is None else await connection.fetch(_TALLY_OUTCOMES, experiment, look, MOST_SQUARED, False)
             fallen = {row["variant"]: row["fell_back"] for row in exposed if row["fell_back"]}
             served = await connection.fetch(_TALLY_OUTCOMES, experiment, None, MOST_SQUARED, True) if fallen else None
+            adjusting = await connection.fetchval(_HAS_COVARIATES, experiment)
+            covariates = await connection.fetch(_TALLY_COVARIATES, experiment, MOST_SQUARED) if adjusting else []
         return Tally(
             exposures={row["variant"]: (row["exposures"], row["units"]) for row in exposed},
             outcomes={
@@ -320,6 +338,12 @@ class PostgresStore:
             evidence=evidence_of(measured),
             seen=evidence_of(seen),
             fell_back=fallen,
+            covariates={
+                (row["variant"], row["metric"]): Covariate(
+                    row["units"], row["known"], row["mean"], row["squares"], row["products"]
+                )
+                for row in covariates
+            },
             served=None if served is None else evidence_of(served),
         )
 

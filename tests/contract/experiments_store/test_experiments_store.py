@@ -329,6 +329,33 @@ async def test_units_that_fell_back_stay_and_are_told_apart(store: Store) -> Non
     assert tally.served.moments["b", "clicks"] == tally.evidence.moments["b", "clicks"]
 
 
+async def test_covariates_are_no_outcomes_and_stand_beside_them(store: Store) -> None:
+    def covariate(key: str, value: float, **fields: str) -> Outcome:
+        return replace(outcome(key, value, **fields), covariate=True)  # type: ignore[arg-type]  # texts
+
+    await store.record_outcomes(
+        [outcome(f"o{n}", n, unit=f"u{n}") for n in range(4)] + [outcome("b1", 7, variant="b", unit="v1")]
+    )
+    assert (await store.tally("e1")).covariates == {}
+    await store.record_outcomes(
+        [
+            *(covariate(f"c{n}", 10 * n, unit=f"u{n}") for n in range(3)),
+            covariate("c0b", 20, unit="u0"),
+            covariate("alone", 1000, unit="u9"),
+        ]
+    )
+    tally = await store.tally("e1")
+    assert tally.outcomes["a", "clicks"] == OutcomeTally(4, 4, 6.0)
+    # Of u0 to u2 they are 10, 10 and 20; u3 and v1 have their mean, 40/3.
+    found = tally.covariates["a", "clicks"]
+    assert (found.units, found.known) == (4, 3)
+    assert found.mean == pytest.approx(40 / 3)
+    assert found.squares == pytest.approx(200 / 3)
+    assert found.products == pytest.approx(-1.5 * (10 - 40 / 3) - 0.5 * (10 - 40 / 3) + 0.5 * (20 - 40 / 3))
+    other = tally.covariates["b", "clicks"]
+    assert (other.units, other.known, other.mean, other.squares) == (1, 0, pytest.approx(40 / 3), pytest.approx(0, abs=1e-9))
+
+
 async def test_a_tally_tells_units_variants_and_metrics_apart(store: Store) -> None:
     await store.record_exposures([exposure(f"x{n}", unit=f"u{n % 3}", variant="ab"[n % 2]) for n in range(12)])
     await store.record_exposures([exposure("other", experiment="e2")])

@@ -82,9 +82,65 @@ def _expected(sample: Sample, kind: Any) -> dict[str, dict[str, Any]]:
     return found
 
 
+class Adjusting(NamedTuple):
+    """Control and variant; each unit with its outcome and its covariate."""
+
+    control: list[tuple[float, float]]
+    variant: list[tuple[float, float]]
+
+
+def adjusting() -> dict[str, Adjusting]:
+    """The same in every run and environment."""
+    source = random.Random(20261121)  # noqa: S311 - it must be repeatable, not secret
+
+    def units(count: int, effect: float, slope: float, spread: float) -> list[tuple[float, float]]:
+        found = []
+        for _ in range(count):
+            before = source.gauss(20, 4)
+            found.append((slope * before + effect + source.gauss(0, spread), before))
+        return found
+
+    return {
+        "strong": Adjusting(units(500, 0, 1.5, 2), units(450, 0.4, 1.5, 2)),
+        "weak": Adjusting(units(80, 0, 0.1, 5), units(120, 1, 0.1, 5)),
+        "against": Adjusting(units(60, 0, -2, 1), units(40, 0.1, -2, 1)),
+    }
+
+
+def _adjusted(sample: Adjusting) -> dict[str, Any]:
+    tests = import_module("gbstats.frequentist.tests")
+    statistics = import_module("gbstats.models.statistics")
+    compute_theta = import_module("gbstats.models.statistics").compute_theta
+
+    def summed(numbers: list[float]) -> Any:
+        return statistics.SampleMeanStatistic(
+            n=len(numbers), sum=sum(numbers), sum_squares=sum(number**2 for number in numbers)
+        )
+
+    def arm(units: list[tuple[float, float]]) -> Any:
+        after, before = [one for one, _ in units], [one for _, one in units]
+        products = sum(one * other for one, other in units)
+        return statistics.RegressionAdjustedStatistic(
+            n=len(units),
+            post_statistic=summed(after),
+            pre_statistic=summed(before),
+            post_pre_sum_of_products=products,
+            theta=0,
+        )
+
+    control, variant = arm(sample.control), arm(sample.variant)
+    slope = compute_theta(control, variant)
+    control.theta = variant.theta = slope
+    found = tests.TwoSidedTTest(control, variant, tests.FrequentistConfig(difference_type="absolute")).compute_result()
+    return {"slope": slope, "difference": found.expected, "interval": list(found.ci), "p_value": found.p_value}
+
+
 def main() -> None:
     """Asks gbstats and writes its answers."""
-    found = {name: {"MEAN": _expected(one, _mean), "RATIO": _expected(one, _ratio)} for name, one in samples().items()}
+    found: dict[str, Any] = {
+        name: {"MEAN": _expected(one, _mean), "RATIO": _expected(one, _ratio)} for name, one in samples().items()
+    }
+    found["ADJUSTED"] = {name: _adjusted(one) for name, one in adjusting().items()}
     EXPECTED.write_text(json.dumps(found, indent=1, default=float) + "\n", encoding="utf-8")
 
 

@@ -19,7 +19,7 @@ from tests.unit.experiments.gbstats_oracle import EXPECTED, samples
 from tests.unit.experiments.moments import moments, single
 
 ORACLE: dict[str, Any] = json.loads(EXPECTED.read_text())
-CASES = [(name, kind) for name, kinds in ORACLE.items() for kind in kinds]
+CASES = [(name, kind) for name, kinds in ORACLE.items() if name in samples() for kind in kinds]
 
 
 def estimated(kind: Kind, units: list[list[float]]) -> Estimate:

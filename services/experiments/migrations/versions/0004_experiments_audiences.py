@@ -27,6 +27,9 @@ _STATEMENTS = (
         ADD COLUMN execution jsonb NOT NULL DEFAULT '{}',
         ADD COLUMN fell_back boolean NOT NULL DEFAULT false
     """,
+    # Filled in once, and without a look at each row.
+    "ALTER TABLE outcomes ADD COLUMN covariate boolean NOT NULL DEFAULT false",
+    "CREATE INDEX outcomes_covariates ON outcomes (experiment) WHERE covariate",
     "CREATE INDEX exposures_fell_back ON exposures (experiment, assignment) WHERE fell_back",
     "ALTER TABLE configuration ADD COLUMN holdout double precision NOT NULL DEFAULT 0",
     # What concerns no experiment has neither its id nor its states.
@@ -61,6 +64,8 @@ def downgrade() -> None:
     op.execute("ALTER TABLE changes DROP COLUMN what, ALTER COLUMN experiment SET NOT NULL, ALTER COLUMN after SET NOT NULL")
     op.execute("ALTER TABLE configuration DROP COLUMN holdout")
     op.execute("ALTER TABLE exposures DROP COLUMN execution, DROP COLUMN fell_back")
+    op.execute("DELETE FROM outcomes WHERE covariate")
+    op.execute("ALTER TABLE outcomes DROP COLUMN covariate")
     op.execute("UPDATE experiments SET state = 'STOPPED' WHERE state = 'CONCLUDED'")
     op.execute(
         "ALTER TABLE experiments DROP COLUMN audience, DROP COLUMN traffic, DROP COLUMN stage_time, DROP COLUMN layer_start, "

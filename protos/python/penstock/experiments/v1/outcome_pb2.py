@@ -26,7 +26,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%penstock/experiments/v1/outcome.proto\x12\x17penstock.experiments.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe4\x01\n\x07Outcome\x12(\n\x07outcome\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x07outcome\x12.\n\nassignment\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x02R\nassignment\x12%\n\x06metric\x18\x03 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\x06metric\x12\x1d\n\x05value\x18\x04 \x01(\x01\x42\x07\xbaH\x04\x12\x02@\x01R\x05value\x12\x39\n\nevent_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\teventTimeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%penstock/experiments/v1/outcome.proto\x12\x17penstock.experiments.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x82\x02\n\x07Outcome\x12(\n\x07outcome\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x07outcome\x12.\n\nassignment\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x02R\nassignment\x12%\n\x06metric\x18\x03 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\x06metric\x12\x1d\n\x05value\x18\x04 \x01(\x01\x42\x07\xbaH\x04\x12\x02@\x01R\x05value\x12\x39\n\nevent_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\teventTime\x12\x1c\n\tcovariate\x18\x06 \x01(\x08R\tcovariateb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,5 +42,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OUTCOME'].fields_by_name['value']._loaded_options = None
   _globals['_OUTCOME'].fields_by_name['value']._serialized_options = b'\272H\004\022\002@\001'
   _globals['_OUTCOME']._serialized_start=133
-  _globals['_OUTCOME']._serialized_end=361
+  _globals['_OUTCOME']._serialized_end=391
 # @@protoc_insertion_point(module_scope)

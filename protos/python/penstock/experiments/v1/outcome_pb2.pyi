@@ -28,6 +28,7 @@ class Outcome(_message.Message):
     METRIC_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     EVENT_TIME_FIELD_NUMBER: _builtins.int
+    COVARIATE_FIELD_NUMBER: _builtins.int
     outcome: _builtins.str
     """Idempotency key, unique per outcome; a repeated one is counted once. 1 to 128 characters."""
     assignment: _builtins.str
@@ -36,6 +37,10 @@ class Outcome(_message.Message):
     """Id of one of the experiment's metrics."""
     value: _builtins.float
     """The value; a finite number. A yes is 1, a no is 0."""
+    covariate: _builtins.bool
+    """A value of the metric from before the unit met the experiment, such as that of its last two weeks. It never counts as an
+    outcome; comparisons of means and proportions are adjusted by it (CUPED) beside the plain ones.
+    """
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
         """When it happened; absent means now. Late outcomes count."""
@@ -48,10 +53,11 @@ class Outcome(_message.Message):
         metric: _builtins.str = ...,
         value: _builtins.float = ...,
         event_time: _timestamp_pb2.Timestamp | None = ...,
+        covariate: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "event_time", b"event_time", "metric", b"metric", "outcome", b"outcome", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "covariate", b"covariate", "event_time", b"event_time", "metric", b"metric", "outcome", b"outcome", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

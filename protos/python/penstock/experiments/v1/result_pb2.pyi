@@ -48,6 +48,10 @@ class _UncomputableEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Uncomput
     """The analysis took too long or failed; the counts stand. Ask again."""
     UNCOMPUTABLE_NOT_STARTED: _Uncomputable.ValueType  # 10
     """The experiment never was started."""
+    UNCOMPUTABLE_NOT_ADJUSTABLE: _Uncomputable.ValueType  # 11
+    """Only means and proportions are adjusted by covariates."""
+    UNCOMPUTABLE_COVARIATE_IMBALANCE: _Uncomputable.ValueType  # 12
+    """The covariate differs between the arms more than chance explains (p < .001): the split or the record is not to be trusted."""
 
 class Uncomputable(_Uncomputable, metaclass=_UncomputableEnumTypeWrapper):
     """Why a number is missing. A number that can't be computed is absent and never NaN."""
@@ -74,6 +78,10 @@ UNCOMPUTABLE_ANALYSIS_FAILED: Uncomputable.ValueType  # 9
 """The analysis took too long or failed; the counts stand. Ask again."""
 UNCOMPUTABLE_NOT_STARTED: Uncomputable.ValueType  # 10
 """The experiment never was started."""
+UNCOMPUTABLE_NOT_ADJUSTABLE: Uncomputable.ValueType  # 11
+"""Only means and proportions are adjusted by covariates."""
+UNCOMPUTABLE_COVARIATE_IMBALANCE: Uncomputable.ValueType  # 12
+"""The covariate differs between the arms more than chance explains (p < .001): the split or the record is not to be trusted."""
 Global___Uncomputable: _TypeAlias = Uncomputable  # noqa: Y015
 
 class _Verdict:
@@ -318,6 +326,8 @@ class Comparison(_message.Message):
     DECIDED_BY_FIELD_NUMBER: _builtins.int
     VERDICT_FIELD_NUMBER: _builtins.int
     VERDICT_MISSING_FIELD_NUMBER: _builtins.int
+    ADJUSTED_FIELD_NUMBER: _builtins.int
+    ADJUSTED_MISSING_FIELD_NUMBER: _builtins.int
     variant: _builtins.str
     """Id of the variant."""
     metric: _builtins.str
@@ -338,6 +348,8 @@ class Comparison(_message.Message):
     """What is shown."""
     verdict_missing: Global___Uncomputable.ValueType
     """Why the verdict is missing."""
+    adjusted_missing: Global___Uncomputable.ValueType
+    """Why the adjusted difference is missing although there are covariates."""
     @_builtins.property
     def effect(self) -> Global___Effect:
         """The difference, as if one had looked only once."""
@@ -349,6 +361,10 @@ class Comparison(_message.Message):
     @_builtins.property
     def look(self) -> Global___Look:
         """The latest look; only for primary metrics of a group-sequential analysis."""
+
+    @_builtins.property
+    def adjusted(self) -> Global___Adjusted:
+        """The difference adjusted by what was recorded as covariates; the plain one decides. Absent without covariates."""
 
     def __init__(
         self,
@@ -366,10 +382,12 @@ class Comparison(_message.Message):
         decided_by: _experiment_pb2.AnalysisMethod.ValueType = ...,
         verdict: Global___Verdict.ValueType = ...,
         verdict_missing: Global___Uncomputable.ValueType = ...,
+        adjusted: Global___Adjusted | None = ...,
+        adjusted_missing: Global___Uncomputable.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_adjusted_p_value", b"_adjusted_p_value", "_anytime_p_value", b"_anytime_p_value", "adjusted_p_value", b"adjusted_p_value", "anytime_interval", b"anytime_interval", "anytime_p_value", b"anytime_p_value", "effect", b"effect", "look", b"look"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_adjusted_p_value", b"_adjusted_p_value", "_anytime_p_value", b"_anytime_p_value", "adjusted", b"adjusted", "adjusted_p_value", b"adjusted_p_value", "anytime_interval", b"anytime_interval", "anytime_p_value", b"anytime_p_value", "effect", b"effect", "look", b"look"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adjusted_p_value", b"_adjusted_p_value", "_anytime_p_value", b"_anytime_p_value", "adjusted_p_value", b"adjusted_p_value", "anytime_interval", b"anytime_interval", "anytime_p_value", b"anytime_p_value", "decided_by", b"decided_by", "effect", b"effect", "effect_missing", b"effect_missing", "look", b"look", "look_missing", b"look_missing", "metric", b"metric", "role", b"role", "variant", b"variant", "verdict", b"verdict", "verdict_missing", b"verdict_missing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adjusted_p_value", b"_adjusted_p_value", "_anytime_p_value", b"_anytime_p_value", "adjusted", b"adjusted", "adjusted_missing", b"adjusted_missing", "adjusted_p_value", b"adjusted_p_value", "anytime_interval", b"anytime_interval", "anytime_p_value", b"anytime_p_value", "decided_by", b"decided_by", "effect", b"effect", "effect_missing", b"effect_missing", "look", b"look", "look_missing", b"look_missing", "metric", b"metric", "role", b"role", "variant", b"variant", "verdict", b"verdict", "verdict_missing", b"verdict_missing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__adjusted_p_value: _TypeAlias = _typing.Literal["adjusted_p_value"]  # noqa: Y015
     _WhichOneofArgType__adjusted_p_value: _TypeAlias = _typing.Literal["_adjusted_p_value", b"_adjusted_p_value"]  # noqa: Y015
@@ -381,6 +399,54 @@ class Comparison(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__anytime_p_value) -> _WhichOneofReturnType__anytime_p_value | None: ...
 
 Global___Comparison: _TypeAlias = Comparison  # noqa: Y015
+
+@_typing.final
+class Adjusted(_message.Message):
+    """A difference adjusted by values from before the experiment (CUPED: Deng, Xu, Kohavi and Walker, 2013)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EFFECT_FIELD_NUMBER: _builtins.int
+    ANYTIME_INTERVAL_FIELD_NUMBER: _builtins.int
+    SLOPE_FIELD_NUMBER: _builtins.int
+    VARIANCE_REDUCTION_FIELD_NUMBER: _builtins.int
+    BALANCE_P_VALUE_FIELD_NUMBER: _builtins.int
+    KNOWN_FIELD_NUMBER: _builtins.int
+    slope: _builtins.float
+    """How much of a difference between units their covariate takes with it: the pooled slope of the outcome on the covariate."""
+    variance_reduction: _builtins.float
+    """Share of the variance of the difference that the adjustment takes away, up to 1; negative where it adds some."""
+    balance_p_value: _builtins.float
+    """P-value of a difference of the covariate between both arms, which can only be chance; absent where it can't be computed."""
+    known: _builtins.float
+    """Share of the units with an outcome whose covariate is known; the others count as average."""
+    @_builtins.property
+    def effect(self) -> Global___Effect:
+        """The difference, as if one had looked only once."""
+
+    @_builtins.property
+    def anytime_interval(self) -> Global___Interval:
+        """Where the true difference lies, at all times at once."""
+
+    def __init__(
+        self,
+        *,
+        effect: Global___Effect | None = ...,
+        anytime_interval: Global___Interval | None = ...,
+        slope: _builtins.float = ...,
+        variance_reduction: _builtins.float = ...,
+        balance_p_value: _builtins.float | None = ...,
+        known: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_balance_p_value", b"_balance_p_value", "anytime_interval", b"anytime_interval", "balance_p_value", b"balance_p_value", "effect", b"effect"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_balance_p_value", b"_balance_p_value", "anytime_interval", b"anytime_interval", "balance_p_value", b"balance_p_value", "effect", b"effect", "known", b"known", "slope", b"slope", "variance_reduction", b"variance_reduction"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__balance_p_value: _TypeAlias = _typing.Literal["balance_p_value"]  # noqa: Y015
+    _WhichOneofArgType__balance_p_value: _TypeAlias = _typing.Literal["_balance_p_value", b"_balance_p_value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__balance_p_value) -> _WhichOneofReturnType__balance_p_value | None: ...
+
+Global___Adjusted: _TypeAlias = Adjusted  # noqa: Y015
 
 @_typing.final
 class MetricResult(_message.Message):
