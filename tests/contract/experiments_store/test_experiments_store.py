@@ -353,7 +353,9 @@ async def test_covariates_are_no_outcomes_and_stand_beside_them(store: Store) ->
     assert found.squares == pytest.approx(200 / 3)
     assert found.products == pytest.approx(-1.5 * (10 - 40 / 3) - 0.5 * (10 - 40 / 3) + 0.5 * (20 - 40 / 3))
     other = tally.covariates["b", "clicks"]
-    assert (other.units, other.known, other.mean, other.squares) == (1, 0, pytest.approx(40 / 3), pytest.approx(0, abs=1e-9))
+    assert (other.units, other.known) == (1, 0)
+    assert other.mean == pytest.approx(40 / 3)
+    assert other.squares == pytest.approx(0, abs=1e-9)
 
 
 async def test_a_tally_tells_units_variants_and_metrics_apart(store: Store) -> None:
