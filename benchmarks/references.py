@@ -41,7 +41,11 @@ _CHAT: Final = "/v1/chat/completions"
 # Of a burst. LiteLLM needs a second for 8 times as many.
 _TOKENS: Final = 200
 _UNARY: Final = {"model": "mock", "messages": [{"role": "user", "content": "Say something. tokens=20"}]}
-_BURST: Final = {"model": "mock", "messages": [{"role": "user", "content": f"Say much. tokens={_TOKENS} write=8"}], "stream": True}
+_BURST: Final = {
+    "model": "mock",
+    "messages": [{"role": "user", "content": f"Say much. tokens={_TOKENS} write=8"}],
+    "stream": True,
+}
 _TYPED_BURST: Final = {"model": "mock", "prompt": f"Say much. tokens={_TOKENS} write=8"}
 
 

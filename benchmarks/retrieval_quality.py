@@ -107,8 +107,8 @@ async def measure(channel: grpc.aio.Channel, folder: Path, plots: Path | None) -
         )
         compared = await evaluations.EvaluateRetrieval(request, timeout=3600)
     finally:
-        request = collection_service_pb2.DeleteCollectionRequest(collection=collection)
-        await collections.DeleteCollection(request, timeout=60)
+        unwanted = collection_service_pb2.DeleteCollectionRequest(collection=collection)
+        await collections.DeleteCollection(unwanted, timeout=60)
     print(f"### {folder.name}: {compared.query_count} queries, {len(corpus)} documents, searchable after {seconds:.1f} s\n")
     print(f"{compared.table}\n{verdict(list(compared.scores))}\n", flush=True)
     if plots:

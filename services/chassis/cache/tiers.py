@@ -2,8 +2,8 @@
 
 Whatever is lost here is only time. The shared store may be away: then memory alone answers.
 
-What comes into the memory, and what it gives up for that, is decided by size and by how often each was asked for lately (W-TinyLFU,
-by the library moka): what is asked for once pushes nothing out that is asked for again and again.
+What comes into the memory, and what it gives up for that, is decided by size and by how often each was asked for lately
+(W-TinyLFU, by the library moka): what is asked for once pushes nothing out that is asked for again and again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How many requests wait at vLLM servers, and how full their KV caches are, by their own /metrics.
 
-For balancing, the requests of other clients count as well; and a server whose KV cache is nearly full has its next request wait,
-or interrupts another one for it, however short its queue is.
+For balancing, the requests of other clients count as well; and a server whose KV cache is nearly full has its next request
+wait, or interrupts another one for it, however short its queue is.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ async def test_settings_side_by_side(measures: Measures) -> None:
     settings = [
         evaluation_pb2.EvaluationSetting(name="rrf"),
         evaluation_pb2.EvaluationSetting(name="words", mode=search_pb2.SEARCH_MODE_SPARSE),
-        evaluation_pb2.EvaluationSetting(name="dbsf", fusion={"dbsf": {}}),
+        evaluation_pb2.EvaluationSetting(name="dbsf", fusion=search_pb2.Fusion(dbsf=search_pb2.DbsfFusion())),
         evaluation_pb2.EvaluationSetting(name="other embedder", collection="narrow"),
         evaluation_pb2.EvaluationSetting(name="nothing", min_relevance=1.0),
     ]

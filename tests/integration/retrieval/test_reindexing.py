@@ -164,8 +164,8 @@ async def test_a_call_decides_and_may_cancel(suite: Retrieval, work: Work) -> No
         assert cancelled.state == STATE.REINDEXING_STATE_CANCELLED
     second = await work.start("manual", embedder=NARROW, manual=True, gate={"skip": True}, chunking={"target_tokens": 64})
     await work.becomes(second.reindexing, STATE.REINDEXING_STATE_READY)
-    request = messages.SwitchReindexingRequest(reindexing=second.reindexing)
-    assert (await work.stub.SwitchReindexing(request, timeout=20)).reindexing.state == STATE.REINDEXING_STATE_SERVING
+    switch = messages.SwitchReindexingRequest(reindexing=second.reindexing)
+    assert (await work.stub.SwitchReindexing(switch, timeout=20)).reindexing.state == STATE.REINDEXING_STATE_SERVING
     got = await suite.collections.GetCollection(collection_service_pb2.GetCollectionRequest(collection="manual"), timeout=20)
     assert (got.collection.embedder, got.collection.chunking.target_tokens) == (NARROW, 64)
     listed = await work.stub.ListReindexings(messages.ListReindexingsRequest(collection="manual"), timeout=20)

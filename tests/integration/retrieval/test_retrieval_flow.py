@@ -270,8 +270,8 @@ async def test_statistics_count_what_is_there(suite: Retrieval) -> None:
 
 async def test_a_collection_is_described_anew(suite: Retrieval) -> None:
     await suite.create("described", description="before")
-    for fields, description in (({"description": "after"}, "after"), ({}, "after"), ({"description": ""}, "")):
-        request = collection_service_pb2.UpdateCollectionRequest(collection="described", **fields)
+    for given, description in (("after", "after"), (None, "after"), ("", "")):
+        request = collection_service_pb2.UpdateCollectionRequest(collection="described", description=given)
         assert (await suite.collections.UpdateCollection(request, timeout=10)).collection.description == description
     read = await suite.collections.GetCollection(
         collection_service_pb2.GetCollectionRequest(collection="described"), timeout=10

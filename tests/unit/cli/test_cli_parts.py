@@ -14,7 +14,7 @@ from penstock.cli.exits import CommandError, Exit, status_of, told
 from penstock.cli.ingestion import ENDINGS, File, batches, find
 from penstock.errors import _CLASSES
 
-from services.retrieval import parsing
+from services.retrieval import media_types
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,8 +68,10 @@ def test_files_are_found_by_their_endings(tmp_path: Path) -> None:
     assert [file.document for file in find(tmp_path / "sub" / "c.pdf")[0]] == ["c.pdf"]
 
 
-def test_the_endings_are_those_that_retrieval_reads() -> None:
-    assert set(ENDINGS) == {*parsing._ENDINGS, ".pdf", ".docx"}
+def test_the_endings_are_those_that_retrieval_reads_as_prose() -> None:
+    prose = {media_types.MARKDOWN, media_types.HTML, media_types.PLAIN}
+    read = {f".{ending}" for ending, kind in media_types._ENDINGS.items() if kind in prose}
+    assert set(ENDINGS) == read - {".log"} | {".pdf", ".docx"}
 
 
 def test_batches_are_bounded_and_lose_nothing(tmp_path: Path) -> None:

@@ -4,24 +4,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.retrieval.relevance import coverage, relevance, similarity
+from services.retrieval.relevance import cosine, coverage, relevance, similarity
 
 VALUES = st.lists(st.floats(-10, 10), min_size=3, max_size=3)
 
 
 @given(VALUES, VALUES)
 def test_similarity_is_a_share(query: list[float], passage: list[float]) -> None:
-    assert 0 <= similarity(query, passage) <= 1
+    assert 0 <= similarity(cosine(query, passage)) <= 1
 
 
 def test_similarity_grows_with_the_cosine_and_not_with_length() -> None:
-    at = [similarity([1.0, 0.0], [cosine, math.sqrt(1 - cosine**2)]) for cosine in (-1, 0, 0.2, 0.42, 0.6, 1)]
+    at = [similarity(cosine([1.0, 0.0], [near, math.sqrt(1 - near**2)])) for near in (-1, 0, 0.2, 0.42, 0.6, 1)]
     assert at == sorted(at)
     assert at[3] == pytest.approx(0.5)
     assert at[0] < 0.01
     assert at[-1] > 0.99
-    assert similarity([5.0, 0.0], [3.0, 4.0]) == pytest.approx(similarity([1.0, 0.0], [0.6, 0.8]))
-    assert similarity([0.0, 0.0], [1.0, 0.0]) == similarity([0.0, 1.0], [1.0, 0.0])
+    assert cosine([5.0, 0.0], [3.0, 4.0]) == pytest.approx(cosine([1.0, 0.0], [0.6, 0.8]))
+    assert cosine([0.0, 0.0], [1.0, 0.0]) == cosine([0.0, 1.0], [1.0, 0.0]) == 0
 
 
 def test_coverage_weighs_rare_words_more() -> None:
@@ -40,5 +40,6 @@ def test_relevance_grows_with_coverage_from_0_to_1() -> None:
 
 
 def test_relevance_is_the_mean_where_there_is_a_vector() -> None:
-    assert relevance(1.0, 0.6) == pytest.approx(0.8)
-    assert relevance(0.0, 0.6) == pytest.approx(0.3)
+    for near in (-1.0, 0.42, 0.6):
+        assert relevance(1.0, near) == pytest.approx((1 + similarity(near)) / 2)
+        assert relevance(0.0, near) == pytest.approx(similarity(near) / 2)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from penstock.client import Client
 
-# What the server can read.
-ENDINGS: Final = (".docx", ".htm", ".html", ".markdown", ".md", ".pdf", ".rst", ".text", ".txt", ".xhtml")
+# The prose that the server can read. It reads code, data and logs too, but those are seldom meant by a folder of documents.
+ENDINGS: Final = (".docx", ".htm", ".html", ".markdown", ".md", ".mdx", ".pdf", ".rst", ".text", ".txt", ".xhtml")
 _MOST_BYTES: Final = 16 * 1024 * 1024
 _BATCH_FILES: Final = 16
 _BATCH_BYTES: Final = 4 * 1024 * 1024
@@ -63,7 +63,7 @@ def find(root: Path, patterns: Sequence[str] = ()) -> tuple[list[File], list[str
 
     Args:
         root: The folder, or the file.
-        patterns: Which files to take, such as `*.log`; none means those whose endings the server can read.
+        patterns: Which files to take, such as `*.log`; none means `ENDINGS`.
 
     Returns:
         What to add, and the ids of what was passed over.

@@ -27,9 +27,9 @@ ALTER TABLE turns
     ADD COLUMN basis text NOT NULL DEFAULT 'passages'
 """
 
-# A collection's state is the sum of the weights of its rows: whoever writes adds a row, and waits for nobody else who writes; rows
-# are joined into one of their weight now and then. So the sum grows with every change that was committed, and with nothing else.
-# No foreign key: the rows of a deleted collection are dropped by whoever joins them.
+# A collection's state is the sum of the weights of its rows: whoever writes adds a row, and waits for nobody else who writes;
+# rows are joined into one of their weight now and then. So the sum grows with every change that was committed, and with nothing
+# else. No foreign key: the rows of a deleted collection are dropped by whoever joins them.
 _CHANGES = """
 CREATE TABLE changes (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -39,7 +39,8 @@ CREATE TABLE changes (
 """
 _BY_COLLECTION = "CREATE INDEX changes_by_collection ON changes (collection_uid) INCLUDE (weight)"
 
-# What a search may find changes with a document that comes or goes, and with these of its columns; leases and attempts do not count.
+# What a search may find changes with a document that comes or goes, and with these of its columns; leases and attempts do not
+# count.
 _NOTE = """
 CREATE FUNCTION note_changes() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
