@@ -143,7 +143,7 @@ def _raw_operation(schemas: Schemas, rpc: Rpc, known: dict[str, Any]) -> dict[st
     if "event" in known:
         content["text/event-stream"] = {
             "schema": {"$ref": f"#/components/schemas/openai.{known['event']}"},
-            "x-each": "Each event's `data` is one of these; the last is `[DONE]`.",
+            "x-each": f"Each event's `data` is one of these; the last is {known.get('last', '`[DONE]`')}.",
         }
     operation["responses"] = {
         "200": {"description": "As OpenAI's API answers.", "content": content},

@@ -40,7 +40,8 @@ from services.inference.memory import Memory
 from services.inference.metrics import Figures, Metered
 from services.inference.model_handlers import ModelService
 from services.inference.models import Models
-from services.inference.openai_handlers import OpenAIService
+from services.inference.openai.handlers import OpenAIService
+from services.inference.openai.retrieval import Retrieval
 from services.inference.policy_file import PolicyFile
 from services.inference.policy_handlers import PolicyService
 from services.inference.prompt_handlers import PromptService
@@ -122,7 +123,8 @@ def main() -> None:
         if house.channel is not None:
             house.listen("models", models.look)
             model_service = ForwardedModelService(local, models, house.borrowed, house.channel, partial(house.tell, "models"))
-        served = _served(Metered(cached if settings.cache_bytes else inference, figures), models, model_service)
+        metered = Metered(cached if settings.cache_bytes else inference, figures)
+        served = _served(metered, models, model_service, await _collections(settings, stack))
         return [
             *served,
             Served(
@@ -186,7 +188,17 @@ def _model_service(service: model_service_pb2_grpc.ModelServiceServicer) -> Serv
     return Served(f"{_PACKAGE}.ModelService", service, model_service_pb2_grpc.add_ModelServiceServicer_to_server)
 
 
-def _served(inference: Serves, models: Models, model_service: model_service_pb2_grpc.ModelServiceServicer) -> list[Served]:
+async def _collections(settings: InferenceSettings, stack: AsyncExitStack) -> Retrieval | None:
+    """Who answers for models named after collections; the channel connects with the first of them."""
+    return Retrieval(await open_channel(stack, settings.retrieval_address)) if settings.retrieval_address else None
+
+
+def _served(
+    inference: Serves,
+    models: Models,
+    model_service: model_service_pb2_grpc.ModelServiceServicer,
+    collections: Retrieval | None,
+) -> list[Served]:
     return [
         Served(
             f"{_PACKAGE}.GenerationService",
@@ -206,7 +218,7 @@ def _served(inference: Serves, models: Models, model_service: model_service_pb2_
         _model_service(model_service),
         Served(
             f"{_PACKAGE}.OpenAIService",
-            OpenAIService(inference, models),
+            OpenAIService(inference, models, collections),
             openai_service_pb2_grpc.add_OpenAIServiceServicer_to_server,
         ),
     ]

@@ -19,6 +19,10 @@ class InferenceSettings(ServerSettings):
 
     grpc_address: str = Field(default="127.0.0.1:50051", description="host:port to serve gRPC on; port 0 takes a free one")
     experiments_address: str = Field(default="", description="host:port of the experiments service; empty for no experiments")
+    retrieval_address: str = Field(
+        default="",
+        description="host:port of the retrieval service, which answers for models named penstock/<collection>; empty for none",
+    )
     data_dir: Path = Field(default=Path(".penstock"), description="folder for what the service builds and keeps")
     models_dir: Path | None = Field(default=None, description="folder of GGUF files; DATA_DIR/models where not set")
     ollama_base_url: str = Field(

@@ -8,6 +8,7 @@ from penstock.experiments.v1 import assignment_pb2
 from penstock.inference.v1 import generation_pb2
 from penstock.retrieval.v1 import answer_pb2, answer_service_pb2, conversation_pb2
 
+from services.chassis.errors import invalid_field
 from services.chassis.status import to_status
 from services.retrieval.answering.events import (
     Basis,
@@ -81,7 +82,9 @@ _SAMPLING: Final = ("temperature", "top_p", "top_k", "seed", "presence_penalty",
 
 
 def from_question(request: answer_service_pb2.AnswerRequest | answer_service_pb2.StreamAnswerRequest) -> Question:
-    """Reads a question."""
+    """Reads a question. Raises INVALID_FIELD."""
+    if request.conversation and request.earlier:
+        raise invalid_field("earlier", "it is not for a `conversation` that is kept here; send one of them")
     sampling = request.sampling
     chosen: dict[str, Any] = {name: getattr(sampling, name) for name in _SAMPLING if sampling.HasField(name)}
     return Question(
@@ -103,6 +106,8 @@ def from_question(request: answer_service_pb2.AnswerRequest | answer_service_pb2
         context_tokens=request.context_tokens if request.HasField("context_tokens") else None,
         cache=from_cache_mode(request.cache),
         attributes=tuple(sorted(request.attributes.items())),
+        earlier=tuple((turn.query, turn.text) for turn in request.earlier),
+        instructions=request.instructions,
     )
 
 

@@ -19,6 +19,7 @@ from services.retrieval.answering.progress import Progress
 from services.retrieval.answering.prompt import packed, prompt
 from services.retrieval.answering.wording import notice, out_of_chat, refusal
 from services.retrieval.citations import CitationChecker
+from services.retrieval.conversations import turns_of
 from services.retrieval.generation import Begun, Ended, FinishReason, Written
 from services.retrieval.intent.kinds import Intent
 from services.retrieval.passages import Found, SearchTimings
@@ -112,9 +113,7 @@ class Answers:
         """
         started, asked = time.monotonic(), datetime.now(UTC)
         treatment = self._assign(question, request_id)
-        targets, seen = await asyncio.gather(
-            self._catalog.named(question.collections), self._conversations.seen(question.conversation, question.user)
-        )
+        targets, seen = await asyncio.gather(self._catalog.named(question.collections), self._seen(question, asked))
         key = self._kept.key(question, treatment, targets)
         again = await self._kept.get(key, question, treatment, started)
         if again is not None:
@@ -147,6 +146,11 @@ class Answers:
         """Waits until what is still to be kept is kept."""
         await asyncio.gather(*self._keeping, return_exceptions=True)
 
+    async def _seen(self, question: Question, asked: datetime) -> Sequence[Turn]:
+        if question.earlier:
+            return turns_of(question.earlier, asked)
+        return await self._conversations.seen(question.conversation, question.user)
+
     async def _prepared(
         self,
         question: Question,
@@ -165,6 +169,9 @@ class Answers:
             found = Found((), question.mode, "", _NO_TIME)
         else:
             found = await self._retriever.retrieve(question, understanding, plan, targets, seen)
+        degradations = plan.degradations
+        if found.rerank_note and Degradation.RERANK_SKIPPED not in degradations:
+            degradations = (*degradations, Degradation.RERANK_SKIPPED)
         hits = packed(found.hits, question.context_tokens)
         if hits:
             basis = Basis.PASSAGES
@@ -178,7 +185,7 @@ class Answers:
             mode=found.mode,
             mode_note=found.mode_note,
             basis=basis,
-            degradations=plan.degradations,
+            degradations=degradations,
             understanding=understanding,
         )
         return Progress(
@@ -191,7 +198,7 @@ class Answers:
             started=started,
             asked=asked,
             retrieval_seconds=time.monotonic() - started,
-            degradations=list(plan.degradations),
+            degradations=list(degradations),
         )
 
     async def _written(self, progress: Progress, seen: Sequence[Turn]) -> AsyncGenerator[Generated, None]:
@@ -211,7 +218,7 @@ class Answers:
             seen,
             basis=progress.basis,
             query=query,
-            system_prompts=[target.settings.system_prompt for target in progress.targets],
+            system_prompts=[question.instructions or target.settings.system_prompt for target in progress.targets],
         )
         generated = self._generates.generate(asked)
         async with aclosing(generated if progress.opening.hits else self._without_passages(progress, generated)) as events:

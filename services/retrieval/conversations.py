@@ -50,6 +50,25 @@ class Turn:
     basis: str = "passages"
 
 
+def turns_of(earlier: Sequence[tuple[str, str]], now: datetime) -> list[Turn]:
+    """Turns that the caller tells of, as questions and answers, as far as the next question may see them."""
+    return _fitting(
+        [Turn(query, text, (), (), model="", complete=True, create_time=now) for query, text in earlier[-_TURNS_SEEN:]]
+    )
+
+
+def _fitting(turns: Sequence[Turn]) -> list[Turn]:
+    """The last turns that fit what a question sees."""
+    room = _CHARACTERS_SEEN
+    kept: list[Turn] = []
+    for turn in reversed(turns):
+        room -= len(turn.query) + len(turn.text)
+        if room < 0:
+            break
+        kept.append(turn)
+    return kept[::-1]
+
+
 @dataclass(frozen=True, slots=True)
 class Conversation:
     """A conversation as kept, oldest turn first; `update_time` is that of the last one."""
@@ -133,14 +152,7 @@ class Conversations:
             return ()
         if not _owns(_who(user), found.user):
             raise _anothers(conversation)
-        room = _CHARACTERS_SEEN
-        kept: list[Turn] = []
-        for turn in reversed(found.turns):
-            room -= len(turn.query) + len(turn.text)
-            if room < 0:
-                break
-            kept.append(turn)
-        return kept[::-1]
+        return _fitting(found.turns)
 
     async def append(self, conversation: str, user: str, turn: Turn) -> None:
         """Keeps a turn durably. Raises Failure(CONVERSATION_NOT_FOUND) where the conversation is another user's."""

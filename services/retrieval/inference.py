@@ -5,11 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import grpc.aio
-from penstock.inference.v1 import embedding_service_pb2, embedding_service_pb2_grpc, model_service_pb2, model_service_pb2_grpc
+from penstock.inference.v1 import (
+    embedding_service_pb2,
+    embedding_service_pb2_grpc,
+    generation_pb2,
+    model_service_pb2,
+    model_service_pb2_grpc,
+)
 
 from services.chassis.call import current_call, outgoing_metadata
+from services.chassis.remote import failure_of
 from services.retrieval.embedding import Embedded
-from services.retrieval.remote import failure_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +23,8 @@ if TYPE_CHECKING:
 # Most that one batch may take where the caller set no deadline, seconds.
 _EMBED_LIMIT: Final = 60.0
 _LIST_LIMIT: Final = 10.0
+# A few texts are a question that somebody waits for; more are documents on their way in.
+_MOST_ASKED: Final = 32
 
 
 class InferenceEmbedder:
@@ -28,7 +36,8 @@ class InferenceEmbedder:
 
     async def embed(self, model: str, texts: Sequence[str], fingerprint: str = "") -> Embedded:  # noqa: ARG002 - keeps none
         """See `Embedder.embed`. The vectors are the message's own lists, not copies."""
-        request = embedding_service_pb2.EmbedRequest(model=model, inputs=texts)
+        priority = generation_pb2.PRIORITY_INTERACTIVE if len(texts) <= _MOST_ASKED else generation_pb2.PRIORITY_BULK
+        request = embedding_service_pb2.EmbedRequest(model=model, inputs=texts, priority=priority)
         try:
             response = await self._embedding.Embed(
                 request, timeout=current_call().remaining(_EMBED_LIMIT), metadata=outgoing_metadata()

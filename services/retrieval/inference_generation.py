@@ -10,8 +10,8 @@ from penstock.inference.v1 import generation_pb2, generation_service_pb2, genera
 
 from services.chassis.call import current_call, outgoing_metadata
 from services.chassis.errors import Failure, Reason
+from services.chassis.remote import failure_of, failure_told
 from services.retrieval.generation import Begun, Ended, FinishReason, Role, Usage, UsageSource, Written
-from services.retrieval.remote import failure_of, failure_told
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -10,7 +10,7 @@ from penstock.inference.v1 import form_pb2, generation_pb2, generation_service_p
 
 from services.chassis.call import current_call, outgoing_metadata
 from services.chassis.errors import Failure, Reason
-from services.retrieval.remote import failure_of
+from services.chassis.remote import failure_of
 from services.retrieval.reranking import GRADES
 
 if TYPE_CHECKING:

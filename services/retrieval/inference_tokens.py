@@ -8,7 +8,7 @@ import grpc.aio
 from penstock.inference.v1 import tokenization_service_pb2, tokenization_service_pb2_grpc
 
 from services.chassis.call import current_call, outgoing_metadata
-from services.retrieval.remote import failure_of
+from services.chassis.remote import failure_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

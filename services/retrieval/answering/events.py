@@ -60,6 +60,8 @@ class Question:
     Attributes:
         context_tokens: Most tokens of passages in the prompt; None means the default.
         attributes: What experiments may choose by, as names and values.
+        earlier: What was said before, oldest first, as questions and answers, where the caller keeps the conversation himself.
+        instructions: What the model is told of its task in place of the collections' prompts; empty leaves theirs.
     """
 
     collections: tuple[str, ...]
@@ -76,6 +78,8 @@ class Question:
     context_tokens: int | None = None
     cache: CacheMode = CacheMode.USE
     attributes: tuple[tuple[str, str], ...] = ()
+    earlier: tuple[tuple[str, str], ...] = ()
+    instructions: str = ""
 
 
 @dataclass(frozen=True, slots=True)

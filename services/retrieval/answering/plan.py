@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from services.retrieval.answering.events import Degradation
+from services.retrieval.fusion import Dbsf, Fusion, Rrf, Weighted
 from services.retrieval.passages import DEFAULT_TOP_K
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from penstock.assignment import Treatment
 
@@ -27,6 +28,7 @@ _RERANK_FROM: Final = 3.0
 _WIDE_FROM: Final = 1.5
 _VECTORS_FROM: Final = 1.0
 _FEWEST: Final = 3
+_FUSIONS: Final[Mapping[str, Fusion]] = {"RRF": Rrf(), "DBSF": Dbsf(), "WEIGHTED": Weighted()}
 # Seconds to the deadline under which the end of an answer is judged by words: it must still be sent.
 VECTORS_AT_END_FROM: Final = 0.3
 
@@ -58,7 +60,8 @@ def planned(question: Question, treatment: Treatment | None, targets: Sequence[C
         remaining: Seconds to the deadline; None for all the time.
     """
     top_k = (treatment.top_k if treatment else None) or question.top_k or DEFAULT_TOP_K
-    options, left = question.options, float("inf") if remaining is None else remaining
+    options = _treated(question.options, treatment)
+    left = float("inf") if remaining is None else remaining
     out: list[Degradation] = []
     if left < _RERANK_FROM and _reranks(options, targets):
         options = replace(options, reranker="")
@@ -73,6 +76,19 @@ def planned(question: Question, treatment: Treatment | None, targets: Sequence[C
     if left < _VECTORS_FROM:
         out.append(Degradation.GROUNDEDNESS_BY_WORDS)
     return Plan(top_k, options, left >= _VECTORS_FROM, tuple(out))
+
+
+def _treated(options: Options, treatment: Treatment | None) -> Options:
+    """The search as an experiment wants it."""
+    if treatment is None:
+        return options
+    if treatment.fusion is not None:
+        options = replace(options, fusion=_FUSIONS.get(treatment.fusion, options.fusion))
+    if treatment.reranker is not None:
+        options = replace(options, reranker=treatment.reranker)
+    if treatment.min_relevance is not None:
+        options = replace(options, min_relevance=treatment.min_relevance)
+    return options
 
 
 def _reranks(options: Options, targets: Sequence[Collection]) -> bool:

@@ -12,7 +12,7 @@ from services.inference.admission import Priority
 from services.inference.engine import Message, Role, Sampling
 from services.inference.form import Form, Image, JsonSchema, ToolCall, ToolUse
 from services.inference.generation import CacheMode
-from services.inference.openai_requests import parse_chat, parse_embeddings, request_of
+from services.inference.openai.requests import parse_chat, parse_embeddings, request_of
 
 HELLO = [{"role": "user", "content": "Hello"}]
 PARAMETERS = {"type": "object", "properties": {"z": {"type": "string"}, "a": {"type": "string"}}}

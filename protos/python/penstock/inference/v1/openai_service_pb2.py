@@ -26,7 +26,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*penstock/inference/v1/openai_service.proto\x12\x15penstock.inference.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\"G\n\x1b\x43reateChatCompletionRequest\x12(\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBodyR\x04\x62ody\"H\n\x1c\x43reateChatCompletionResponse\x12(\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBodyR\x04\x62ody\"C\n\x17\x43reateEmbeddingsRequest\x12(\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBodyR\x04\x62ody\"D\n\x18\x43reateEmbeddingsResponse\x12(\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBodyR\x04\x62ody\"\x19\n\x17ListOpenAIModelsRequest\"D\n\x18ListOpenAIModelsResponse\x12(\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBodyR\x04\x62ody2\xff\x03\n\rOpenAIService\x12\xb2\x01\n\x14\x43reateChatCompletion\x12\x32.penstock.inference.v1.CreateChatCompletionRequest\x1a\x33.penstock.inference.v1.CreateChatCompletionResponse\"/\x82\xd3\xe4\x93\x02)\"\x1b/openai/v1/chat/completions:\x04\x62odyb\x04\x62ody0\x01\x12\x9e\x01\n\x10\x43reateEmbeddings\x12..penstock.inference.v1.CreateEmbeddingsRequest\x1a/.penstock.inference.v1.CreateEmbeddingsResponse\")\x82\xd3\xe4\x93\x02#\"\x15/openai/v1/embeddings:\x04\x62odyb\x04\x62ody\x12\x97\x01\n\x10ListOpenAIModels\x12..penstock.inference.v1.ListOpenAIModelsRequest\x1a/.penstock.inference.v1.ListOpenAIModelsResponse\"\"\x90\x02\x01\x82\xd3\xe4\x93\x02\x19\x12\x11/openai/v1/modelsb\x04\x62odyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*penstock/inference/v1/openai_service.proto\x12\x15penstock.inference.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\"G\n\x1b\x43reateChatCompletionRequest\x12(\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBodyR\x04\x62ody\"H\n\x1c\x43reateChatCompletionResponse\x12(\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBodyR\x04\x62ody\"C\n\x17\x43reateCompletionRequest\x12(\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBodyR\x04\x62ody\"D\n\x18\x43reateCompletionResponse\x12(\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBodyR\x04\x62ody\"A\n\x15\x43reateResponseRequest\x12(\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBodyR\x04\x62ody\"B\n\x16\x43reateResponseResponse\x12(\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBodyR\x04\x62ody\"C\n\x17\x43reateEmbeddingsRequest\x12(\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBodyR\x04\x62ody\"D\n\x18\x43reateEmbeddingsResponse\x12(\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBodyR\x04\x62ody\"\x19\n\x17ListOpenAIModelsRequest\"D\n\x18ListOpenAIModelsResponse\x12(\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBodyR\x04\x62ody2\xbf\x06\n\rOpenAIService\x12\xb2\x01\n\x14\x43reateChatCompletion\x12\x32.penstock.inference.v1.CreateChatCompletionRequest\x1a\x33.penstock.inference.v1.CreateChatCompletionResponse\"/\x82\xd3\xe4\x93\x02)\"\x1b/openai/v1/chat/completions:\x04\x62odyb\x04\x62ody0\x01\x12\xa1\x01\n\x10\x43reateCompletion\x12..penstock.inference.v1.CreateCompletionRequest\x1a/.penstock.inference.v1.CreateCompletionResponse\"*\x82\xd3\xe4\x93\x02$\"\x16/openai/v1/completions:\x04\x62odyb\x04\x62ody0\x01\x12\x99\x01\n\x0e\x43reateResponse\x12,.penstock.inference.v1.CreateResponseRequest\x1a-.penstock.inference.v1.CreateResponseResponse\"(\x82\xd3\xe4\x93\x02\"\"\x14/openai/v1/responses:\x04\x62odyb\x04\x62ody0\x01\x12\x9e\x01\n\x10\x43reateEmbeddings\x12..penstock.inference.v1.CreateEmbeddingsRequest\x1a/.penstock.inference.v1.CreateEmbeddingsResponse\")\x82\xd3\xe4\x93\x02#\"\x15/openai/v1/embeddings:\x04\x62odyb\x04\x62ody\x12\x97\x01\n\x10ListOpenAIModels\x12..penstock.inference.v1.ListOpenAIModelsRequest\x1a/.penstock.inference.v1.ListOpenAIModelsResponse\"\"\x90\x02\x01\x82\xd3\xe4\x93\x02\x19\x12\x11/openai/v1/modelsb\x04\x62odyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,6 +35,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_OPENAISERVICE'].methods_by_name['CreateChatCompletion']._loaded_options = None
   _globals['_OPENAISERVICE'].methods_by_name['CreateChatCompletion']._serialized_options = b'\202\323\344\223\002)\"\033/openai/v1/chat/completions:\004bodyb\004body'
+  _globals['_OPENAISERVICE'].methods_by_name['CreateCompletion']._loaded_options = None
+  _globals['_OPENAISERVICE'].methods_by_name['CreateCompletion']._serialized_options = b'\202\323\344\223\002$\"\026/openai/v1/completions:\004bodyb\004body'
+  _globals['_OPENAISERVICE'].methods_by_name['CreateResponse']._loaded_options = None
+  _globals['_OPENAISERVICE'].methods_by_name['CreateResponse']._serialized_options = b'\202\323\344\223\002\"\"\024/openai/v1/responses:\004bodyb\004body'
   _globals['_OPENAISERVICE'].methods_by_name['CreateEmbeddings']._loaded_options = None
   _globals['_OPENAISERVICE'].methods_by_name['CreateEmbeddings']._serialized_options = b'\202\323\344\223\002#\"\025/openai/v1/embeddings:\004bodyb\004body'
   _globals['_OPENAISERVICE'].methods_by_name['ListOpenAIModels']._loaded_options = None
@@ -43,14 +47,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATECHATCOMPLETIONREQUEST']._serialized_end=197
   _globals['_CREATECHATCOMPLETIONRESPONSE']._serialized_start=199
   _globals['_CREATECHATCOMPLETIONRESPONSE']._serialized_end=271
-  _globals['_CREATEEMBEDDINGSREQUEST']._serialized_start=273
-  _globals['_CREATEEMBEDDINGSREQUEST']._serialized_end=340
-  _globals['_CREATEEMBEDDINGSRESPONSE']._serialized_start=342
-  _globals['_CREATEEMBEDDINGSRESPONSE']._serialized_end=410
-  _globals['_LISTOPENAIMODELSREQUEST']._serialized_start=412
-  _globals['_LISTOPENAIMODELSREQUEST']._serialized_end=437
-  _globals['_LISTOPENAIMODELSRESPONSE']._serialized_start=439
-  _globals['_LISTOPENAIMODELSRESPONSE']._serialized_end=507
-  _globals['_OPENAISERVICE']._serialized_start=510
-  _globals['_OPENAISERVICE']._serialized_end=1021
+  _globals['_CREATECOMPLETIONREQUEST']._serialized_start=273
+  _globals['_CREATECOMPLETIONREQUEST']._serialized_end=340
+  _globals['_CREATECOMPLETIONRESPONSE']._serialized_start=342
+  _globals['_CREATECOMPLETIONRESPONSE']._serialized_end=410
+  _globals['_CREATERESPONSEREQUEST']._serialized_start=412
+  _globals['_CREATERESPONSEREQUEST']._serialized_end=477
+  _globals['_CREATERESPONSERESPONSE']._serialized_start=479
+  _globals['_CREATERESPONSERESPONSE']._serialized_end=545
+  _globals['_CREATEEMBEDDINGSREQUEST']._serialized_start=547
+  _globals['_CREATEEMBEDDINGSREQUEST']._serialized_end=614
+  _globals['_CREATEEMBEDDINGSRESPONSE']._serialized_start=616
+  _globals['_CREATEEMBEDDINGSRESPONSE']._serialized_end=684
+  _globals['_LISTOPENAIMODELSREQUEST']._serialized_start=686
+  _globals['_LISTOPENAIMODELSREQUEST']._serialized_end=711
+  _globals['_LISTOPENAIMODELSRESPONSE']._serialized_start=713
+  _globals['_LISTOPENAIMODELSRESPONSE']._serialized_end=781
+  _globals['_OPENAISERVICE']._serialized_start=784
+  _globals['_OPENAISERVICE']._serialized_end=1615
 # @@protoc_insertion_point(module_scope)

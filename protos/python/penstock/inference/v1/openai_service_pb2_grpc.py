@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class OpenAIServiceStub(object):
-    """The OpenAI API as raw JSON and server-sent events, for clients that speak it.
+    """The OpenAI API as raw JSON and server-sent events, for clients that speak it. A model `penstock/<collection>` answers from that
+    collection.
     """
 
     def __init__(self, channel):
@@ -39,6 +40,16 @@ class OpenAIServiceStub(object):
                 '/penstock.inference.v1.OpenAIService/CreateChatCompletion',
                 request_serializer=penstock_dot_inference_dot_v1_dot_openai__service__pb2.CreateChatCompletionRequest.SerializeToString,
                 response_deserializer=penstock_dot_inference_dot_v1_dot_openai__service__pb2.CreateChatCompletionResponse.FromString,
+                _registered_method=True)
+        self.CreateCompletion = channel.unary_stream(
+                '/penstock.inference.v1.OpenAIService/CreateCompletion',
+                request_serializer=penstock_dot_inference_dot_v1_dot_openai__service__pb2.CreateCompletionRequest.SerializeToString,
+                response_deserializer=penstock_dot_inference_dot_v1_dot_openai__service__pb2.CreateCompletionResponse.FromString,
+                _registered_method=True)
+        self.CreateResponse = channel.unary_stream(
+                '/penstock.inference.v1.OpenAIService/CreateResponse',
+                request_serializer=penstock_dot_inference_dot_v1_dot_openai__service__pb2.CreateResponseRequest.SerializeToString,
+                response_deserializer=penstock_dot_inference_dot_v1_dot_openai__service__pb2.CreateResponseResponse.FromString,
                 _registered_method=True)
         self.CreateEmbeddings = channel.unary_unary(
                 '/penstock.inference.v1.OpenAIService/CreateEmbeddings',
@@ -53,12 +64,30 @@ class OpenAIServiceStub(object):
 
 
 class OpenAIServiceServicer(object):
-    """The OpenAI API as raw JSON and server-sent events, for clients that speak it.
+    """The OpenAI API as raw JSON and server-sent events, for clients that speak it. A model `penstock/<collection>` answers from that
+    collection.
     """
 
     def CreateChatCompletion(self, request, context):
         """Chat completion. With `"stream": true` the bodies are server-sent events that end with `data: [DONE]`; else there is
         one body of JSON.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateCompletion(self, request, context):
+        """Completion of a text: `prompt` is put to the model as a user's message. With `"stream": true` the bodies are server-sent
+        events that end with `data: [DONE]`; else there is one body of JSON.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateResponse(self, request, context):
+        """A response: with `"stream": true` as typed server-sent events that end with one of `response.completed`,
+        `response.incomplete` and `response.failed`; else there is one body of JSON. Nothing is stored: `previous_response_id` is
+        refused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -86,6 +115,16 @@ def add_OpenAIServiceServicer_to_server(servicer, server):
                     request_deserializer=penstock_dot_inference_dot_v1_dot_openai__service__pb2.CreateChatCompletionRequest.FromString,
                     response_serializer=penstock_dot_inference_dot_v1_dot_openai__service__pb2.CreateChatCompletionResponse.SerializeToString,
             ),
+            'CreateCompletion': grpc.unary_stream_rpc_method_handler(
+                    servicer.CreateCompletion,
+                    request_deserializer=penstock_dot_inference_dot_v1_dot_openai__service__pb2.CreateCompletionRequest.FromString,
+                    response_serializer=penstock_dot_inference_dot_v1_dot_openai__service__pb2.CreateCompletionResponse.SerializeToString,
+            ),
+            'CreateResponse': grpc.unary_stream_rpc_method_handler(
+                    servicer.CreateResponse,
+                    request_deserializer=penstock_dot_inference_dot_v1_dot_openai__service__pb2.CreateResponseRequest.FromString,
+                    response_serializer=penstock_dot_inference_dot_v1_dot_openai__service__pb2.CreateResponseResponse.SerializeToString,
+            ),
             'CreateEmbeddings': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateEmbeddings,
                     request_deserializer=penstock_dot_inference_dot_v1_dot_openai__service__pb2.CreateEmbeddingsRequest.FromString,
@@ -105,7 +144,8 @@ def add_OpenAIServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class OpenAIService(object):
-    """The OpenAI API as raw JSON and server-sent events, for clients that speak it.
+    """The OpenAI API as raw JSON and server-sent events, for clients that speak it. A model `penstock/<collection>` answers from that
+    collection.
     """
 
     @staticmethod
@@ -125,6 +165,60 @@ class OpenAIService(object):
             '/penstock.inference.v1.OpenAIService/CreateChatCompletion',
             penstock_dot_inference_dot_v1_dot_openai__service__pb2.CreateChatCompletionRequest.SerializeToString,
             penstock_dot_inference_dot_v1_dot_openai__service__pb2.CreateChatCompletionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateCompletion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/penstock.inference.v1.OpenAIService/CreateCompletion',
+            penstock_dot_inference_dot_v1_dot_openai__service__pb2.CreateCompletionRequest.SerializeToString,
+            penstock_dot_inference_dot_v1_dot_openai__service__pb2.CreateCompletionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateResponse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/penstock.inference.v1.OpenAIService/CreateResponse',
+            penstock_dot_inference_dot_v1_dot_openai__service__pb2.CreateResponseRequest.SerializeToString,
+            penstock_dot_inference_dot_v1_dot_openai__service__pb2.CreateResponseResponse.FromString,
             options,
             channel_credentials,
             insecure,

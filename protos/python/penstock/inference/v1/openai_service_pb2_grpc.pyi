@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class OpenAIServiceStub:
-    """The OpenAI API as raw JSON and server-sent events, for clients that speak it."""
+    """The OpenAI API as raw JSON and server-sent events, for clients that speak it. A model `penstock/<collection>` answers from that
+    collection.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -37,6 +39,15 @@ class OpenAIServiceStub:
     """Chat completion. With `"stream": true` the bodies are server-sent events that end with `data: [DONE]`; else there is
     one body of JSON.
     """
+    CreateCompletion: _grpc.UnaryStreamMultiCallable[_openai_service_pb2.CreateCompletionRequest, _openai_service_pb2.CreateCompletionResponse]
+    """Completion of a text: `prompt` is put to the model as a user's message. With `"stream": true` the bodies are server-sent
+    events that end with `data: [DONE]`; else there is one body of JSON.
+    """
+    CreateResponse: _grpc.UnaryStreamMultiCallable[_openai_service_pb2.CreateResponseRequest, _openai_service_pb2.CreateResponseResponse]
+    """A response: with `"stream": true` as typed server-sent events that end with one of `response.completed`,
+    `response.incomplete` and `response.failed`; else there is one body of JSON. Nothing is stored: `previous_response_id` is
+    refused.
+    """
     CreateEmbeddings: _grpc.UnaryUnaryMultiCallable[_openai_service_pb2.CreateEmbeddingsRequest, _openai_service_pb2.CreateEmbeddingsResponse]
     """Embeddings, as floats or base64."""
     ListOpenAIModels: _grpc.UnaryUnaryMultiCallable[_openai_service_pb2.ListOpenAIModelsRequest, _openai_service_pb2.ListOpenAIModelsResponse]
@@ -44,12 +55,23 @@ class OpenAIServiceStub:
 
 @_typing.type_check_only
 class OpenAIServiceAsyncStub(OpenAIServiceStub):
-    """The OpenAI API as raw JSON and server-sent events, for clients that speak it."""
+    """The OpenAI API as raw JSON and server-sent events, for clients that speak it. A model `penstock/<collection>` answers from that
+    collection.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateChatCompletion: _aio.UnaryStreamMultiCallable[_openai_service_pb2.CreateChatCompletionRequest, _openai_service_pb2.CreateChatCompletionResponse]  # type: ignore[assignment]
     """Chat completion. With `"stream": true` the bodies are server-sent events that end with `data: [DONE]`; else there is
     one body of JSON.
+    """
+    CreateCompletion: _aio.UnaryStreamMultiCallable[_openai_service_pb2.CreateCompletionRequest, _openai_service_pb2.CreateCompletionResponse]  # type: ignore[assignment]
+    """Completion of a text: `prompt` is put to the model as a user's message. With `"stream": true` the bodies are server-sent
+    events that end with `data: [DONE]`; else there is one body of JSON.
+    """
+    CreateResponse: _aio.UnaryStreamMultiCallable[_openai_service_pb2.CreateResponseRequest, _openai_service_pb2.CreateResponseResponse]  # type: ignore[assignment]
+    """A response: with `"stream": true` as typed server-sent events that end with one of `response.completed`,
+    `response.incomplete` and `response.failed`; else there is one body of JSON. Nothing is stored: `previous_response_id` is
+    refused.
     """
     CreateEmbeddings: _aio.UnaryUnaryMultiCallable[_openai_service_pb2.CreateEmbeddingsRequest, _openai_service_pb2.CreateEmbeddingsResponse]  # type: ignore[assignment]
     """Embeddings, as floats or base64."""
@@ -57,7 +79,9 @@ class OpenAIServiceAsyncStub(OpenAIServiceStub):
     """The models in reach, as OpenAI lists them."""
 
 class OpenAIServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The OpenAI API as raw JSON and server-sent events, for clients that speak it."""
+    """The OpenAI API as raw JSON and server-sent events, for clients that speak it. A model `penstock/<collection>` answers from that
+    collection.
+    """
 
     @_abc_1.abstractmethod
     def CreateChatCompletion(
@@ -67,6 +91,27 @@ class OpenAIServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_openai_service_pb2.CreateChatCompletionResponse], _abc.AsyncIterator[_openai_service_pb2.CreateChatCompletionResponse]]:
         """Chat completion. With `"stream": true` the bodies are server-sent events that end with `data: [DONE]`; else there is
         one body of JSON.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateCompletion(
+        self,
+        request: _openai_service_pb2.CreateCompletionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_openai_service_pb2.CreateCompletionResponse], _abc.AsyncIterator[_openai_service_pb2.CreateCompletionResponse]]:
+        """Completion of a text: `prompt` is put to the model as a user's message. With `"stream": true` the bodies are server-sent
+        events that end with `data: [DONE]`; else there is one body of JSON.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateResponse(
+        self,
+        request: _openai_service_pb2.CreateResponseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_openai_service_pb2.CreateResponseResponse], _abc.AsyncIterator[_openai_service_pb2.CreateResponseResponse]]:
+        """A response: with `"stream": true` as typed server-sent events that end with one of `response.completed`,
+        `response.incomplete` and `response.failed`; else there is one body of JSON. Nothing is stored: `previous_response_id` is
+        refused.
         """
 
     @_abc_1.abstractmethod

@@ -67,6 +67,8 @@ class AnswerRequest(_message.Message):
     NOTHING_FOUND_FIELD_NUMBER: _builtins.int
     CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
+    EARLIER_FIELD_NUMBER: _builtins.int
+    INSTRUCTIONS_FIELD_NUMBER: _builtins.int
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     """The question, 1 to 32768 bytes in UTF-8."""
@@ -104,6 +106,10 @@ class AnswerRequest(_message.Message):
     """Whether a kept answer and kept passages will do. An answer is kept where asking again would give the same: outside of
     conversations, with a temperature of 0, a seed, or from the model `extractive`.
     """
+    instructions: _builtins.str
+    """What the model is told of its task, in place of the collections' `system_prompt`; empty leaves theirs. At most 32768 bytes in
+    UTF-8.
+    """
     @_builtins.property
     def collections(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ids of the collections to answer from, 1 to 16."""
@@ -119,6 +125,12 @@ class AnswerRequest(_message.Message):
     @_builtins.property
     def fusion(self) -> _search_pb2.Fusion:
         """How the rankings of a hybrid search are fused; absent means `rrf`."""
+
+    @_builtins.property
+    def earlier(self) -> _containers.RepeatedCompositeFieldContainer[_answer_pb2.EarlierTurn]:
+        """What was said before, oldest first, where the caller keeps the conversation himself: as a `conversation`, of which nothing is
+        kept. Not together with `conversation`.
+        """
 
     @_builtins.property
     def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -147,11 +159,13 @@ class AnswerRequest(_message.Message):
         nothing_found: _answer_pb2.NothingFoundPolicy.ValueType = ...,
         context_tokens: _builtins.int | None = ...,
         cache: _generation_pb2.CacheMode.ValueType = ...,
+        earlier: _abc.Iterable[_answer_pb2.EarlierTurn] | None = ...,
+        instructions: _builtins.str = ...,
         attributes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens", "_max_tokens", b"_max_tokens", "_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "_reranker", b"_reranker", "_top_k", b"_top_k", "context_tokens", b"context_tokens", "filter", b"filter", "fusion", b"fusion", "max_tokens", b"max_tokens", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "reranker", b"reranker", "sampling", b"sampling", "top_k", b"top_k"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens", "_max_tokens", b"_max_tokens", "_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "_reranker", b"_reranker", "_top_k", b"_top_k", "attributes", b"attributes", "cache", b"cache", "collections", b"collections", "context_tokens", b"context_tokens", "conversation", b"conversation", "filter", b"filter", "fusion", b"fusion", "max_tokens", b"max_tokens", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "mode", b"mode", "model", b"model", "neighbors", b"neighbors", "nothing_found", b"nothing_found", "query", b"query", "reranker", b"reranker", "sampling", b"sampling", "top_k", b"top_k", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens", "_max_tokens", b"_max_tokens", "_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "_reranker", b"_reranker", "_top_k", b"_top_k", "attributes", b"attributes", "cache", b"cache", "collections", b"collections", "context_tokens", b"context_tokens", "conversation", b"conversation", "earlier", b"earlier", "filter", b"filter", "fusion", b"fusion", "instructions", b"instructions", "max_tokens", b"max_tokens", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "mode", b"mode", "model", b"model", "neighbors", b"neighbors", "nothing_found", b"nothing_found", "query", b"query", "reranker", b"reranker", "sampling", b"sampling", "top_k", b"top_k", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__context_tokens: _TypeAlias = _typing.Literal["context_tokens"]  # noqa: Y015
     _WhichOneofArgType__context_tokens: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens"]  # noqa: Y015
@@ -338,6 +352,8 @@ class StreamAnswerRequest(_message.Message):
     NOTHING_FOUND_FIELD_NUMBER: _builtins.int
     CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
+    EARLIER_FIELD_NUMBER: _builtins.int
+    INSTRUCTIONS_FIELD_NUMBER: _builtins.int
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     """The question, 1 to 32768 bytes in UTF-8."""
@@ -375,6 +391,10 @@ class StreamAnswerRequest(_message.Message):
     """Whether a kept answer and kept passages will do. An answer is kept where asking again would give the same: outside of
     conversations, with a temperature of 0, a seed, or from the model `extractive`.
     """
+    instructions: _builtins.str
+    """What the model is told of its task, in place of the collections' `system_prompt`; empty leaves theirs. At most 32768 bytes in
+    UTF-8.
+    """
     @_builtins.property
     def collections(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ids of the collections to answer from, 1 to 16."""
@@ -390,6 +410,12 @@ class StreamAnswerRequest(_message.Message):
     @_builtins.property
     def fusion(self) -> _search_pb2.Fusion:
         """How the rankings of a hybrid search are fused; absent means `rrf`."""
+
+    @_builtins.property
+    def earlier(self) -> _containers.RepeatedCompositeFieldContainer[_answer_pb2.EarlierTurn]:
+        """What was said before, oldest first, where the caller keeps the conversation himself: as a `conversation`, of which nothing is
+        kept. Not together with `conversation`.
+        """
 
     @_builtins.property
     def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -418,11 +444,13 @@ class StreamAnswerRequest(_message.Message):
         nothing_found: _answer_pb2.NothingFoundPolicy.ValueType = ...,
         context_tokens: _builtins.int | None = ...,
         cache: _generation_pb2.CacheMode.ValueType = ...,
+        earlier: _abc.Iterable[_answer_pb2.EarlierTurn] | None = ...,
+        instructions: _builtins.str = ...,
         attributes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens", "_max_tokens", b"_max_tokens", "_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "_reranker", b"_reranker", "_top_k", b"_top_k", "context_tokens", b"context_tokens", "filter", b"filter", "fusion", b"fusion", "max_tokens", b"max_tokens", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "reranker", b"reranker", "sampling", b"sampling", "top_k", b"top_k"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens", "_max_tokens", b"_max_tokens", "_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "_reranker", b"_reranker", "_top_k", b"_top_k", "attributes", b"attributes", "cache", b"cache", "collections", b"collections", "context_tokens", b"context_tokens", "conversation", b"conversation", "filter", b"filter", "fusion", b"fusion", "max_tokens", b"max_tokens", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "mode", b"mode", "model", b"model", "neighbors", b"neighbors", "nothing_found", b"nothing_found", "query", b"query", "reranker", b"reranker", "sampling", b"sampling", "top_k", b"top_k", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens", "_max_tokens", b"_max_tokens", "_min_relevance", b"_min_relevance", "_mmr_lambda", b"_mmr_lambda", "_reranker", b"_reranker", "_top_k", b"_top_k", "attributes", b"attributes", "cache", b"cache", "collections", b"collections", "context_tokens", b"context_tokens", "conversation", b"conversation", "earlier", b"earlier", "filter", b"filter", "fusion", b"fusion", "instructions", b"instructions", "max_tokens", b"max_tokens", "min_relevance", b"min_relevance", "mmr_lambda", b"mmr_lambda", "mode", b"mode", "model", b"model", "neighbors", b"neighbors", "nothing_found", b"nothing_found", "query", b"query", "reranker", b"reranker", "sampling", b"sampling", "top_k", b"top_k", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__context_tokens: _TypeAlias = _typing.Literal["context_tokens"]  # noqa: Y015
     _WhichOneofArgType__context_tokens: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens"]  # noqa: Y015

@@ -1,53 +1,40 @@
-"""Writes the OpenAI API's responses, its server-sent events and its errors."""
+"""Writes chat completions, embeddings and the list of models: as bodies, and as server-sent events."""
 
 from __future__ import annotations
 
 import base64
-import json
 import struct
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from services.chassis.errors import Failure, Reason
 from services.inference.engine import Delta, FinishReason
+from services.inference.openai.annotations import source_of, url_citation
+from services.inference.openai.collections import PREFIX
+from services.inference.openai.errors import error_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from services.chassis.errors import Failure
     from services.inference.answers import Answer
     from services.inference.engine import Usage
     from services.inference.form import TokenLogprob, ToolCall, ToolCallDelta
     from services.inference.generation import Completed, Embedded, Started
     from services.inference.models import Listed
-    from services.inference.openai_requests import EmbeddingsRequest
+    from services.inference.openai.collections import Cited, Source
+    from services.inference.openai.requests import EmbeddingsRequest
 
 JSON: Final = "application/json"
 EVENT_STREAM: Final = "text/event-stream"
 DONE: Final = b"data: [DONE]\n\n"
 
-_MAX_MESSAGE: Final = 1000
-
-_ERROR_TYPES: Final = {
-    Reason.ENGINE_OVERLOADED: ("rate_limit_exceeded", "rate_limit_exceeded"),
-    Reason.MODEL_NOT_FOUND: ("invalid_request_error", "model_not_found"),
-    Reason.MODEL_CAPABILITY_MISSING: ("invalid_request_error", "model_not_supported"),
-    Reason.CONTEXT_TOO_LONG: ("invalid_request_error", "context_length_exceeded"),
-    Reason.OVERLOADED: ("rate_limit_exceeded", "rate_limit_exceeded"),
-    Reason.CONTENT_POLICY: ("invalid_request_error", "content_policy_violation"),
-    Reason.REQUEST_TOO_LARGE: ("invalid_request_error", "request_too_large"),
-    Reason.INVALID_FIELD: ("invalid_request_error", None),
-    Reason.INVALID_OPENAI_REQUEST: ("invalid_request_error", None),
-    Reason.ENGINE_UNAVAILABLE: ("server_error", "engine_unavailable"),
-    Reason.DEADLINE_EXCEEDED: ("server_error", "timeout"),
-}
-
 
 class ChunkWriter:
     """Writes the server-sent events of one chat completion."""
 
-    def __init__(self, started: Started, include_usage: bool, alternatives: int = 1) -> None:
+    def __init__(self, started: Started, include_usage: bool, alternatives: int = 1, sources: Sequence[Source] = ()) -> None:
         self._include_usage = include_usage
         self._alternatives = alternatives
         self._head = {
@@ -56,9 +43,9 @@ class ChunkWriter:
             "created": int(time.time()),
             "model": started.model,
         }
-        self._penstock = _origin(started)
+        self._penstock = origin(started, sources)
         # Most chunks with text are alike but for the text.
-        whole = _encoded(self._chunk({"content": ""}))
+        whole = encoded(self._chunk({"content": ""}))
         self._before, _, self._after = whole.partition(b'"content":""')
 
     def first(self) -> bytes:
@@ -66,7 +53,7 @@ class ChunkWriter:
         opening = {"role": "assistant", "content": ""}
         chunks = [self._chunk(opening, index=index) for index in range(self._alternatives)]
         chunks[0]["penstock"] = self._penstock
-        return b"".join(map(_encoded, chunks))
+        return b"".join(map(encoded, chunks))
 
     def delta(self, delta: Delta) -> bytes:
         """More of an answer."""
@@ -75,13 +62,21 @@ class ChunkWriter:
         said: dict[str, Any] = {"content": delta.text} if delta.text else {}
         if delta.tool_calls:
             said["tool_calls"] = [_tool_call_piece(piece) for piece in delta.tool_calls]
-        return _encoded(self._chunk(said, index=delta.alternative, logprobs=_logprobs(delta.logprobs)))
+        return encoded(self._chunk(said, index=delta.alternative, logprobs=_logprobs(delta.logprobs)))
+
+    def cited(self, cited: Cited) -> bytes:
+        """That a sentence written before rests on a source."""
+        return encoded(self._chunk({"annotations": [url_citation(cited)]}))
+
+    def failed(self, failure: Failure) -> bytes:
+        """An error after the first content; nothing follows it, not even `[DONE]`."""
+        return encoded(error_of(failure))
 
     def last(self, reasons: Sequence[FinishReason], usage: Usage) -> bytes:
         """The end: why each answer ended, the usage if it was asked for, and `[DONE]`."""
-        parts = [_encoded(self._chunk({}, reason.value, index=index)) for index, reason in enumerate(reasons)]
+        parts = [encoded(self._chunk({}, reason.value, index=index)) for index, reason in enumerate(reasons)]
         if self._include_usage:
-            parts.append(_encoded({**self._head, "choices": [], "usage": _usage(usage)}))
+            parts.append(encoded({**self._head, "choices": [], "usage": usage_of(usage)}))
         return b"".join((*parts, DONE))
 
     def _chunk(
@@ -92,19 +87,14 @@ class ChunkWriter:
         return {**self._head, "choices": [choice], **usage}
 
 
-def error_event(failure: Failure) -> bytes:
-    """An error after the first content; nothing follows it, not even `[DONE]`."""
-    return _encoded(error_of(failure))
-
-
-def completion(completed: Completed) -> bytes:
-    """A whole chat completion."""
+def completion(completed: Completed, sources: Sequence[Source] = (), cited: Sequence[Cited] = ()) -> bytes:
+    """A whole chat completion; what was cited stands in its message's annotations."""
     started, finished = completed.started, completed.finished
     reasons = finished.finish_reasons or (finished.finish_reason or FinishReason.STOP,)
     choices = [
         {
             "index": index,
-            "message": _message(answer),
+            "message": _message(answer, cited),
             "logprobs": _logprobs(answer.logprobs),
             "finish_reason": reason.value,
         }
@@ -117,14 +107,16 @@ def completion(completed: Completed) -> bytes:
             "created": int(time.time()),
             "model": started.model,
             "choices": choices,
-            "usage": _usage(finished.usage),
-            "penstock": _origin(started),
+            "usage": usage_of(finished.usage),
+            "penstock": origin(started, sources),
         }
     )
 
 
-def _message(answer: Answer) -> dict[str, Any]:
+def _message(answer: Answer, cited: Sequence[Cited]) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
+    if cited:
+        message["annotations"] = [url_citation(one) for one in cited]
     if answer.tool_calls:
         message |= {"content": answer.text or None, "tool_calls": [_tool_call(call) for call in answer.tool_calls]}
     return message
@@ -144,11 +136,12 @@ def _tool_call_piece(piece: ToolCallDelta) -> dict[str, Any]:
 def _logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any] | None:
     if not tokens:
         return None
-    content = [{**_likely(token), "top_logprobs": [_likely(one) for one in token.top]} for token in tokens]
+    content = [{**likely(token), "top_logprobs": [likely(one) for one in token.top]} for token in tokens]
     return {"content": content, "refusal": None}
 
 
-def _likely(token: TokenLogprob) -> dict[str, Any]:
+def likely(token: TokenLogprob) -> dict[str, Any]:
+    """A token and how likely it was."""
     return {"token": token.token, "logprob": token.logprob, "bytes": list(token.token.encode())}
 
 
@@ -165,58 +158,38 @@ def embeddings(request: EmbeddingsRequest, embedded: Embedded) -> bytes:
     return msgspec.json.encode({"object": "list", "data": data, "model": embedded.model.name, "usage": usage})
 
 
-def model_list(listed: Sequence[Listed]) -> bytes:
-    """The models; `created` is 0, for engines do not tell it."""
+def model_list(listed: Sequence[Listed], collections: Sequence[str] = ()) -> bytes:
+    """The models, and the collections as models that answer from them; `created` is 0, for engines do not tell it."""
     data = [
         {"id": name, "object": "model", "created": 0, "owned_by": engine}
         for name, engine in dict.fromkeys((one.model.name, one.model.engine) for one in listed)
     ]
+    data += [{"id": f"{PREFIX}{name}", "object": "model", "created": 0, "owned_by": "penstock"} for name in collections]
     return msgspec.json.encode({"object": "list", "data": data})
 
 
-def error_of(failure: Failure) -> dict[str, Any]:
-    """OpenAI's error object."""
-    kind, code = _ERROR_TYPES.get(failure.reason, ("server_error", failure.reason.value.lower()))
-    param = failure.metadata.get("field")
-    if failure.reason is Reason.MODEL_NOT_FOUND:
-        param = "model"
-    message = failure.message if len(failure.message) <= _MAX_MESSAGE else f"{failure.message[:_MAX_MESSAGE]}..."
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
-
-
-def with_error_body(failure: Failure) -> Failure:
-    """The same failure with OpenAI's error object in a trailer; the gateway makes it the body of the HTTP response."""
-    # Metadata holds ASCII only.
-    trailers = {**failure.trailers, "x-openai-error": json.dumps(error_of(failure), ensure_ascii=True)}
-    return Failure(
-        failure.reason,
-        failure.message,
-        metadata=failure.metadata,
-        violations=failure.violations,
-        retry_after=failure.retry_after,
-        trailers=trailers,
-    )
-
-
-def _encoded(document: dict[str, Any]) -> bytes:
+def encoded(document: dict[str, Any]) -> bytes:
+    """One server-sent event."""
     return b"".join((b"data: ", msgspec.json.encode(document), b"\n\n"))
 
 
-def _usage(usage: Usage) -> dict[str, int]:
+def usage_of(usage: Usage) -> dict[str, int]:
     """OpenAI's counts have no notion of unknown: it is 0 there, and told apart in the typed API."""
     prompt, output = usage.input_tokens or 0, usage.output_tokens or 0
     return {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
 
 
-def _origin(started: Started) -> dict[str, Any]:
-    """What OpenAI's format has no place for: who answered, and for which experiment."""
-    origin: dict[str, Any] = {"engine": started.engine}
+def origin(started: Started, sources: Sequence[Source] = ()) -> dict[str, Any]:
+    """What OpenAI's format has no place for: who answered, for which experiment, and from what."""
+    told: dict[str, Any] = {"engine": started.engine}
     if started.assignment is not None:
-        origin["variant"] = started.assignment.variant
-        origin["assignment"] = started.assignment.key
+        told["variant"] = started.assignment.variant
+        told["assignment"] = started.assignment.key
     if started.cached:
-        origin["cached"] = True
-    return origin
+        told["cached"] = True
+    if sources:
+        told["sources"] = [source_of(source) for source in sources]
+    return told
 
 
 def _base64(vector: Sequence[float]) -> str:

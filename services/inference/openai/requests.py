@@ -14,8 +14,9 @@ from services.inference.admission import Priority
 from services.inference.engine import Message, Role, Sampling
 from services.inference.form import Form, Image, ToolCall
 from services.inference.generation import CacheMode, Request
-from services.inference.openai_forms import FunctionTool, NamedTool, ResponseFormat, form_of
-from services.inference.openai_parts import part_of, wrong_parameter
+from services.inference.openai.collections import Retrieving  # noqa: TC001 - msgspec reads the types of the fields
+from services.inference.openai.forms import FunctionTool, NamedTool, ResponseFormat, form_of
+from services.inference.openai.parts import part_of, wrong_parameter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,56 +36,64 @@ _ROLES: Final = {
 # OpenAI's tiers that stand for a class of priority here; all others are the default.
 _TIERS: Final = {"priority": Priority.INTERACTIVE, "flex": Priority.BULK}
 
-_Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
-_Limit = Annotated[int, msgspec.Meta(ge=1, le=131072)]
-_StopText = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-_Name = Annotated[str, msgspec.Meta(max_length=256)]
-_MetadataKey = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-_MetadataValue = Annotated[str, msgspec.Meta(max_length=512)]
+Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
+Limit = Annotated[int, msgspec.Meta(ge=1, le=131072)]
+StopText = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+Name = Annotated[str, msgspec.Meta(max_length=256)]
+MetadataKey = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+MetadataValue = Annotated[str, msgspec.Meta(max_length=512)]
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 
-class _CalledFunction(msgspec.Struct):
+class CalledFunction(msgspec.Struct):
+    """What was called."""
+
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
     arguments: str = ""
 
 
-class _Called(msgspec.Struct):
+class Called(msgspec.Struct):
+    """A call of a tool that the assistant asked for."""
+
     id: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-    function: _CalledFunction
+    function: CalledFunction
 
 
-class _Turn(msgspec.Struct):
+class Turn(msgspec.Struct):
+    """One message of the conversation."""
+
     role: str
     content: str | list[dict[str, Any]] | None = None
-    tool_calls: list[_Called] | None = None
+    tool_calls: list[Called] | None = None
     tool_call_id: str = ""
 
 
-class _StreamOptions(msgspec.Struct):
+class StreamOptions(msgspec.Struct):
+    """What a stream holds beside the answer."""
+
     include_usage: bool | None = None
 
 
 class ChatRequest(msgspec.Struct):
     """What of a chat completion request has a meaning here; other parameters are ignored."""
 
-    messages: Annotated[list[_Turn], msgspec.Meta(min_length=1, max_length=1024)]
-    model: _Name = ""
+    messages: Annotated[list[Turn], msgspec.Meta(min_length=1, max_length=1024)]
+    model: Name = ""
     stream: bool | None = None
-    stream_options: _StreamOptions | None = None
+    stream_options: StreamOptions | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
     top_k: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
     seed: int | None = None
-    presence_penalty: _Penalty | None = None
-    frequency_penalty: _Penalty | None = None
-    max_tokens: _Limit | None = None
-    max_completion_tokens: _Limit | None = None
-    stop: _StopText | Annotated[list[_StopText], msgspec.Meta(max_length=16)] | None = None
-    user: _Name | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    max_tokens: Limit | None = None
+    max_completion_tokens: Limit | None = None
+    stop: StopText | Annotated[list[StopText], msgspec.Meta(max_length=16)] | None = None
+    user: Name | None = None
     service_tier: str | None = None
     # What is known of the request, for the targeting of experiments: OpenAI's own limits.
-    metadata: Annotated[dict[_MetadataKey, _MetadataValue], msgspec.Meta(max_length=50)] | None = None
+    metadata: Annotated[dict[MetadataKey, MetadataValue], msgspec.Meta(max_length=50)] | None = None
     n: Annotated[int, msgspec.Meta(ge=1, le=16)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
@@ -94,6 +103,7 @@ class ChatRequest(msgspec.Struct):
     parallel_tool_calls: bool | None = None
     # Not of OpenAI's.
     cache: CacheMode | None = None
+    penstock: Retrieving | None = None
     # Ignoring these would give something else than was asked for.
     functions: list[Any] | None = None
     modalities: list[str] | None = None
@@ -103,7 +113,7 @@ class EmbeddingsRequest(msgspec.Struct):
     """What of an embeddings request has a meaning here."""
 
     input: _Text | Annotated[list[_Text], msgspec.Meta(min_length=1, max_length=_MAX_INPUTS)]
-    model: _Name = ""
+    model: Name = ""
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, msgspec.Meta(ge=1, le=65536)] | None = None
 
@@ -120,7 +130,7 @@ _decode_embeddings = msgspec.json.Decoder(EmbeddingsRequest).decode
 
 def parse_chat(body: bytes) -> ChatRequest:
     """Reads a chat completion request. Raises INVALID_OPENAI_REQUEST, naming the parameter, or REQUEST_TOO_LARGE."""
-    request = _decoded(_decode_chat, body)
+    request = decoded(_decode_chat, body)
     for unsupported, given in (
         ("functions", request.functions),
         ("modalities", request.modalities not in (None, [], ["text"])),
@@ -132,13 +142,14 @@ def parse_chat(body: bytes) -> ChatRequest:
 
 def parse_embeddings(body: bytes) -> EmbeddingsRequest:
     """Reads an embeddings request. Raises INVALID_OPENAI_REQUEST, naming the parameter, or REQUEST_TOO_LARGE."""
-    request = _decoded(_decode_embeddings, body)
+    request = decoded(_decode_embeddings, body)
     for index, text in enumerate(request.inputs()):
         _check_length(f"input[{index}]", text)
     return request
 
 
-def _decoded(decode: Callable[[bytes], _T], body: bytes) -> _T:
+def decoded(decode: Callable[[bytes], _T], body: bytes) -> _T:
+    """Reads a body. Raises INVALID_OPENAI_REQUEST, naming the parameter, or REQUEST_TOO_LARGE."""
     if len(body) > _MAX_BODY:
         message = f"the request has {len(body)} bytes; the limit is {_MAX_BODY}; send less at a time"
         raise Failure(Reason.REQUEST_TOO_LARGE, message, metadata={"limit_bytes": str(_MAX_BODY)})
@@ -194,7 +205,7 @@ def _form(chat: ChatRequest) -> Form:
     return replace(form, single_call=single, top_logprobs=top, alternatives=chat.n or 1)
 
 
-def _message(index: int, turn: _Turn) -> Message:
+def _message(index: int, turn: Turn) -> Message:
     field = f"messages[{index}]"
     role = _ROLES.get(turn.role)
     if role is None:
