@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf import timestamp_pb2
-from penstock.assigner import settings_of
+from penstock.assigner import FUSIONS, settings_of
 from penstock.assignment import Arm, RequestType, Unit
 from penstock.audience import Condition, Exclusion, Operator
 from penstock.experiments.v1 import assignment_service_pb2, experiment_pb2
@@ -41,6 +41,7 @@ STATES: Final = {
     State.STOPPED: experiment_pb2.EXPERIMENT_STATE_STOPPED,
     State.CONCLUDED: experiment_pb2.EXPERIMENT_STATE_CONCLUDED,
 }
+_FUSION_NUMBERS: Final = {name: number for number, name in FUSIONS.items()}
 _EXCLUSIONS: Final = {one: experiment_pb2.Exclusion.Value(f"EXCLUSION_{one.value}") for one in Exclusion}
 
 
@@ -82,6 +83,14 @@ def variant_to_proto(arm: Arm) -> experiment_pb2.Variant:
     if (arm.temperature, arm.top_p, arm.max_tokens) != (None, None, None):
         message.sampling.CopyFrom(
             experiment_pb2.SamplingOverride(temperature=arm.temperature, top_p=arm.top_p, max_tokens=arm.max_tokens)
+        )
+    if (arm.fusion, arm.reranker, arm.min_relevance) != (None, None, None):
+        message.retrieval.CopyFrom(
+            experiment_pb2.RetrievalOverride(
+                fusion=_FUSION_NUMBERS.get(arm.fusion or "", experiment_pb2.FUSION_OVERRIDE_UNSPECIFIED),
+                reranker=arm.reranker,
+                min_relevance=arm.min_relevance,
+            )
         )
     if arm.prompt_version is not None:
         message.prompt_version.name, message.prompt_version.version = arm.prompt_version

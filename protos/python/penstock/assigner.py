@@ -36,6 +36,12 @@ _UNITS: Final = {
 _OPERATORS: Final = frozenset(operator.value for operator in Operator)
 _VARIANT_SETTINGS: Final[tuple[Literal["model", "prompt", "top_k"], ...]] = ("model", "prompt", "top_k")
 _SAMPLING_SETTINGS: Final[tuple[Literal["temperature", "top_p", "max_tokens"], ...]] = ("temperature", "top_p", "max_tokens")
+_RETRIEVAL_SETTINGS: Final[tuple[Literal["reranker", "min_relevance"], ...]] = ("reranker", "min_relevance")
+FUSIONS: Final = {
+    experiment_pb2.FUSION_OVERRIDE_RRF: "RRF",
+    experiment_pb2.FUSION_OVERRIDE_DBSF: "DBSF",
+    experiment_pb2.FUSION_OVERRIDE_WEIGHTED: "WEIGHTED",
+}
 _PLAIN: Final = Execution()
 _NO_ATTRIBUTES: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -256,9 +262,11 @@ def _audience(experiment: experiment_pb2.Experiment) -> Audience | None:
 def settings_of(variant: experiment_pb2.Variant) -> dict[str, Any]:
     """What a variant changes, as arguments of `Settings`."""
     sampling = variant.sampling
-    kept = variant.prompt_version
+    kept, retrieval = variant.prompt_version, variant.retrieval
     return {
         **({"prompt_version": PromptVersion(kept.name, kept.version)} if variant.HasField("prompt_version") else {}),
         **{name: getattr(variant, name) for name in _VARIANT_SETTINGS if variant.HasField(name)},
         **{name: getattr(sampling, name) for name in _SAMPLING_SETTINGS if sampling.HasField(name)},
+        **({"fusion": FUSIONS[retrieval.fusion]} if retrieval.fusion in FUSIONS else {}),
+        **{name: getattr(retrieval, name) for name in _RETRIEVAL_SETTINGS if retrieval.HasField(name)},
     }

@@ -61,6 +61,9 @@ class Settings:
         top_p: Nucleus mass, above 0 to 1.
         max_tokens: Most tokens to generate, 1 to 131072.
         top_k: Passages to ground an answer in, 1 to 100.
+        fusion: How two rankings become one: RRF, DBSF or WEIGHTED.
+        reranker: Model that reorders passages; empty for none.
+        min_relevance: Less relevant passages are left out, 0 to 1.
         prompt_version: Version of a kept prompt to render in place of the request's prompt or system message.
     """
 
@@ -70,6 +73,9 @@ class Settings:
     top_p: float | None = None
     max_tokens: int | None = None
     top_k: int | None = None
+    fusion: str | None = None
+    reranker: str | None = None
+    min_relevance: float | None = None
     prompt_version: PromptVersion | None = None
 
     def changes(self) -> dict[str, Any]:

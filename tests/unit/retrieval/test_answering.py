@@ -14,8 +14,9 @@ from services.retrieval.answering.plan import planned
 from services.retrieval.answering.prompt import packed, prompt
 from services.retrieval.answering.wording import language, notice, refusal
 from services.retrieval.chunking.tokens import estimate_tokens
+from services.retrieval.fusion import Rrf, Weighted
 from services.retrieval.generation import Role
-from services.retrieval.passages import DEFAULTS, Hit
+from services.retrieval.passages import DEFAULTS, Hit, Options
 
 ASKED = Question(("docs",), "What?", top_k=10, options=replace(DEFAULTS, neighbors=2, reranker="r"))
 
@@ -55,6 +56,13 @@ def test_what_is_left_out_under_a_short_deadline_is_told(
 def test_nothing_is_told_that_was_not_asked_for() -> None:
     plan = planned(Question(("docs",), "What?", top_k=2), None, [], 1.2)
     assert plan.degradations == ()
+
+
+def test_a_variant_has_its_own_search() -> None:
+    question = Question(("docs",), "What?", options=Options(fusion=Rrf(), reranker="r", min_relevance=0.5))
+    assert planned(question, Treatment("k", "e", "a", "u"), [], None).options == question.options
+    treatment = Treatment("k", "e", "b", "u", fusion="WEIGHTED", reranker="", min_relevance=0.0)
+    assert planned(question, treatment, [], None).options == Options(fusion=Weighted(), reranker="", min_relevance=0.0)
 
 
 @given(st.lists(st.text("aB1. ю中。\n", min_size=1, max_size=200), max_size=8), st.integers(64, 300))

@@ -309,6 +309,34 @@ CORRECTION_BENJAMINI_HOCHBERG: Correction.ValueType  # 2
 """Benjamini and Hochberg: holds the expected share of false discoveries."""
 Global___Correction: _TypeAlias = Correction  # noqa: Y015
 
+class _FusionOverride:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FusionOverrideEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FusionOverride.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FUSION_OVERRIDE_UNSPECIFIED: _FusionOverride.ValueType  # 0
+    """Left as the request or the collection says."""
+    FUSION_OVERRIDE_RRF: _FusionOverride.ValueType  # 1
+    """Reciprocal rank fusion with its default constant."""
+    FUSION_OVERRIDE_DBSF: _FusionOverride.ValueType  # 2
+    """Distribution-based score fusion."""
+    FUSION_OVERRIDE_WEIGHTED: _FusionOverride.ValueType  # 3
+    """Normalised scores, 0.7 for meaning and 0.3 for words."""
+
+class FusionOverride(_FusionOverride, metaclass=_FusionOverrideEnumTypeWrapper):
+    """How the two rankings of a hybrid search become one."""
+
+FUSION_OVERRIDE_UNSPECIFIED: FusionOverride.ValueType  # 0
+"""Left as the request or the collection says."""
+FUSION_OVERRIDE_RRF: FusionOverride.ValueType  # 1
+"""Reciprocal rank fusion with its default constant."""
+FUSION_OVERRIDE_DBSF: FusionOverride.ValueType  # 2
+"""Distribution-based score fusion."""
+FUSION_OVERRIDE_WEIGHTED: FusionOverride.ValueType  # 3
+"""Normalised scores, 0.7 for meaning and 0.3 for words."""
+Global___FusionOverride: _TypeAlias = FusionOverride  # noqa: Y015
+
 class _Operator:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -441,6 +469,43 @@ class SamplingOverride(_message.Message):
 Global___SamplingOverride: _TypeAlias = SamplingOverride  # noqa: Y015
 
 @_typing.final
+class RetrievalOverride(_message.Message):
+    """Settings of the search behind an answer that a variant imposes. Absent fields leave the request's own value."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FUSION_FIELD_NUMBER: _builtins.int
+    RERANKER_FIELD_NUMBER: _builtins.int
+    MIN_RELEVANCE_FIELD_NUMBER: _builtins.int
+    fusion: Global___FusionOverride.ValueType
+    """How rankings become one."""
+    reranker: _builtins.str
+    """Model that reorders what was found; empty for none."""
+    min_relevance: _builtins.float
+    """Less relevant passages are left out, 0 to 1."""
+    def __init__(
+        self,
+        *,
+        fusion: Global___FusionOverride.ValueType = ...,
+        reranker: _builtins.str | None = ...,
+        min_relevance: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_relevance", b"_min_relevance", "_reranker", b"_reranker", "min_relevance", b"min_relevance", "reranker", b"reranker"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_relevance", b"_min_relevance", "_reranker", b"_reranker", "fusion", b"fusion", "min_relevance", b"min_relevance", "reranker", b"reranker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__min_relevance: _TypeAlias = _typing.Literal["min_relevance"]  # noqa: Y015
+    _WhichOneofArgType__min_relevance: _TypeAlias = _typing.Literal["_min_relevance", b"_min_relevance"]  # noqa: Y015
+    _WhichOneofReturnType__reranker: _TypeAlias = _typing.Literal["reranker"]  # noqa: Y015
+    _WhichOneofArgType__reranker: _TypeAlias = _typing.Literal["_reranker", b"_reranker"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_relevance) -> _WhichOneofReturnType__min_relevance | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reranker) -> _WhichOneofReturnType__reranker | None: ...
+
+Global___RetrievalOverride: _TypeAlias = RetrievalOverride  # noqa: Y015
+
+@_typing.final
 class Variant(_message.Message):
     """One arm of an experiment: what it changes. Absent fields leave the request as it came."""
 
@@ -453,12 +518,13 @@ class Variant(_message.Message):
     SAMPLING_FIELD_NUMBER: _builtins.int
     TOP_K_FIELD_NUMBER: _builtins.int
     PROMPT_VERSION_FIELD_NUMBER: _builtins.int
+    RETRIEVAL_FIELD_NUMBER: _builtins.int
     variant: _builtins.str
     """Id, unique in the experiment: lower-case letters, digits, `.`, `_`, `-`; 1 to 64 characters."""
     weight: _builtins.float
     """Share of traffic, relative to the sum of all weights; above 0, at most 1000000."""
     model: _builtins.str
-    """Model to use instead of the requested one."""
+    """Model, or alias with its own routing, to use instead of the requested one."""
     prompt: _builtins.str
     """System prompt to use instead of the service's own. At most 32768 characters."""
     top_k: _builtins.int
@@ -473,6 +539,10 @@ class Variant(_message.Message):
         request's variables, or in place of its system message. Not with `prompt`.
         """
 
+    @_builtins.property
+    def retrieval(self) -> Global___RetrievalOverride:
+        """Settings of the search to impose on answers."""
+
     def __init__(
         self,
         *,
@@ -483,10 +553,11 @@ class Variant(_message.Message):
         sampling: Global___SamplingOverride | None = ...,
         top_k: _builtins.int | None = ...,
         prompt_version: Global___PromptVersionOverride | None = ...,
+        retrieval: Global___RetrievalOverride | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "_prompt", b"_prompt", "_top_k", b"_top_k", "model", b"model", "prompt", b"prompt", "prompt_version", b"prompt_version", "sampling", b"sampling", "top_k", b"top_k"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "_prompt", b"_prompt", "_top_k", b"_top_k", "model", b"model", "prompt", b"prompt", "prompt_version", b"prompt_version", "retrieval", b"retrieval", "sampling", b"sampling", "top_k", b"top_k"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "_prompt", b"_prompt", "_top_k", b"_top_k", "model", b"model", "prompt", b"prompt", "prompt_version", b"prompt_version", "sampling", b"sampling", "top_k", b"top_k", "variant", b"variant", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "_prompt", b"_prompt", "_top_k", b"_top_k", "model", b"model", "prompt", b"prompt", "prompt_version", b"prompt_version", "retrieval", b"retrieval", "sampling", b"sampling", "top_k", b"top_k", "variant", b"variant", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
     _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
