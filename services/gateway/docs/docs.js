@@ -131,6 +131,7 @@ function curl(path, verb, operation) {
   const streams = content.includes("text/event-stream") && content.includes("application/x-ndjson");
   if (streams) parts.splice(1, 0, "-N -H 'accept: text/event-stream'");
   if (body) parts.push(`-H 'content-type: application/json' \\\n  -d ${quoted(JSON.stringify(example(body.schema)))}`);
+  else if (operation.requestBody) parts.push("-H 'content-type: application/octet-stream' --data-binary @FILE");
   return parts.join(" ");
 }
 
@@ -149,8 +150,14 @@ function drawOperation(path, verb, operation) {
       (one) => fieldItem(one.name, { ...one.schema, description: one.description }, one.required, []))));
   }
   if (operation.requestBody) {
-    const schema = inner(operation.requestBody.content["application/json"].schema);
-    drawn.append(element("h4", {}, "Body"), fields(schema, [schema.title]));
+    drawn.append(element("h4", {}, "Body"));
+    const body = operation.requestBody.content["application/json"];
+    if (body) {
+      const schema = inner(body.schema);
+      drawn.append(fields(schema, [schema.title]));
+    } else {
+      drawn.append(element("p", {}, "A file's bytes, as they are."));
+    }
   }
   const answer = operation.responses["200"];
   if (answer && answer.content) {

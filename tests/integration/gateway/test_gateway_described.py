@@ -66,7 +66,8 @@ def test_the_page_shows_every_operation(gateway: Gateway) -> None:
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(f"http://{gateway.address}/docs")
-        page.wait_for_selector("section.operation")
+        page.wait_for_selector("section.operation, #operations .failed")
+        assert page.locator("#operations .failed").all_inner_texts() == []
         assert page.locator("section.operation").count() == sum(len(verbs) for verbs in paths.values())
         page.locator("#GenerationService_Generate summary").first.click()
         page.locator("#GenerationService_Generate .fields .fields").first.wait_for(state="visible", timeout=10_000)

@@ -54,7 +54,7 @@ def test_query_parameters_fill_fields(gateway: Gateway, backends: Backends) -> N
     watched = gateway.http.get("/v1/configuration:watch?watcher=a+b%26c").json()
     assert backends.seen.bodies[-1].watcher == "a b&c"
     # JavaScript would round it as a number.
-    assert watched == [{"revision": "9007199254740993", "experiments": []}]
+    assert watched == [{"revision": "9007199254740993", "experiments": [], "promotions": [], "holdout": 0}]
 
 
 def test_a_client_stream_is_an_array(gateway: Gateway, backends: Backends) -> None:
