@@ -115,7 +115,7 @@ async def test_a_winner_becomes_the_default_and_can_be_taken_back(service: Servi
     promotion = (await service.experiments.PromoteExperiment(promote)).promotion
     assert (await service.experiments.PromoteExperiment(promote)).promotion == promotion
     async with Assigner(service.channel, "test") as assigner:
-        assert await assigner.configured(5)
+        assert await until(lambda: assigner.assign(RequestType.ANSWER, user="anyone") is not None) < 5
         treatment = assigner.assign(RequestType.ANSWER, user="anyone")
         assert treatment is not None
         assert (treatment.assignment, treatment.variant, treatment.model, treatment.top_k) == ("", "", "m", 3)
