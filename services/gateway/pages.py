@@ -64,10 +64,10 @@ def _folder(folder: Path, at: str) -> list[Page]:
         return []
     return [
         Page(
-            path=(at or "/") if file.name == _INDEX else f"{at}/{file.name}",
+            path=(at or "/") if file == folder / _INDEX else f"{at}/{file.relative_to(folder).as_posix()}",
             content_type=_TYPES[file.suffix],
             body=file.read_bytes(),
         )
-        for file in folder.iterdir()
-        if file.suffix in _TYPES and not file.name.startswith(".")
+        for file in folder.rglob("*")
+        if file.is_file() and file.suffix in _TYPES and not file.name.startswith(".")
     ]

@@ -8,7 +8,9 @@
  * @typedef {{hits?: Hit[], variant?: string, assignment?: Assignment, request_id?: string, mode?: string, mode_note?: string}} Sources
  * @typedef {{input_tokens?: string, output_tokens?: string, source?: string}} Usage
  * @typedef {{retrieval?: string, first_token?: string, total?: string}} Timings
- * @typedef {{finish_reason?: string, usage?: Usage, model?: string, engine?: string, variant?: string, timings?: Timings, error?: Status}} Finished
+ * @typedef {{start: number, end: number, verdict: string, score?: number, vetoes?: string[], number?: number}} GradedSentence
+ * @typedef {{score?: number, sentences?: GradedSentence[], by_meaning?: boolean}} Groundedness
+ * @typedef {{groundedness?: Groundedness, finish_reason?: string, usage?: Usage, model?: string, engine?: string, variant?: string, timings?: Timings, error?: Status}} Finished
  * @typedef {{sources?: Sources, token?: {text?: string}, citation?: Citation, finished?: Finished}} AnswerEvent
  * @typedef {{query: string, text?: string, sources?: Hit[], citations?: Citation[], model?: string, complete?: boolean}} Turn
  * @typedef {{collection: string, description?: string, document_count?: string}} Collection
@@ -91,7 +93,7 @@ async function request(path, init = {}) {
  * @param {string} path
  * @returns {Promise<any>}
  */
-async function get(path) {
+export async function get(path) {
   return (await request(path)).json();
 }
 
@@ -100,8 +102,32 @@ async function get(path) {
  * @param {Record<string, string>} [headers]
  * @returns {RequestInit}
  */
-function posting(body, headers = {}) {
+export function posting(body, headers = {}) {
   return { method: "POST", headers: { "content-type": "application/json", ...headers }, body: JSON.stringify(body) };
+}
+
+/**
+ * Calls and gives the JSON of the response.
+ * @param {string} path
+ * @param {unknown} [body]
+ * @param {string} [method]
+ * @returns {Promise<any>}
+ */
+export async function send(path, body = {}, method = "POST") {
+  const init = method === "DELETE" ? { method } : { ...posting(body), method };
+  return (await request(path, init)).json();
+}
+
+/**
+ * Sends a file as it is.
+ * @param {string} path
+ * @param {Blob} file
+ * @param {string} type Its media type.
+ * @returns {Promise<any>}
+ */
+export async function upload(path, file, type) {
+  const headers = { "content-type": type || "application/octet-stream" };
+  return (await request(path, { method: "POST", headers, body: file })).json();
 }
 
 /** @returns {Promise<Collection[]>} */
@@ -153,14 +179,33 @@ export async function recordThumb(outcome, assignment, value) {
 }
 
 /**
- * Asks, and gives the answer's events as they arrive. EventSource cannot POST, so the stream is read here.
+ * Says how good an answer was; what routes requests to models learns from it.
+ * @param {string} request Id of the request that was answered.
+ * @param {number} reward From 0 to 1.
+ */
+export async function recordFeedback(request, reward) {
+  await send("/v1/feedback", { request_id: request, reward });
+}
+
+/**
+ * Asks, and gives the answer's events as they arrive.
  * @param {{collections: string[], query: string, conversation: string, user: string, model: string}} question
  * @param {AbortSignal} signal
  * @returns {AsyncGenerator<AnswerEvent>}
  */
-export async function* streamAnswer(question, signal) {
-  const init = { ...posting(question, { accept: "text/event-stream" }), signal };
-  const { body } = await request("/v1/answer:stream", init);
+export function streamAnswer(question, signal) {
+  return events("/v1/answer:stream", { ...posting(question), signal });
+}
+
+/**
+ * A call's server-sent events as they arrive. EventSource can neither POST nor send a key, so the stream is read here.
+ * @param {string} path
+ * @param {RequestInit} init
+ * @returns {AsyncGenerator<any>}
+ */
+export async function* events(path, init = {}) {
+  const headers = { ...init.headers, accept: "text/event-stream" };
+  const { body } = await request(path, { ...init, headers });
   if (!body) return;
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";

@@ -1,12 +1,24 @@
 // @ts-check
 import { recall, remember } from "./dom.js";
-import { texts } from "./texts.js";
 
-/** @typedef {Record<string, string | number>} Values */
+/**
+ * @typedef {Record<string, string | number>} Values
+ * @typedef {Record<string, string | Record<string, string>>} Texts
+ */
 
 const attributes = { i18n: "", i18nTitle: "title", i18nLabel: "aria-label", i18nPlaceholder: "placeholder" };
 
-/** @type {keyof typeof texts} */
+const LANGUAGES = ["en", "ru", "zh"];
+
+/** @param {string} language */
+async function load(language) {
+  const response = await fetch(`/i18n/${language}.json`);
+  return /** @type {[string, Texts]} */ ([language, await response.json()]);
+}
+
+/** @type {Record<string, Texts>} */
+const texts = Object.fromEntries(await Promise.all(LANGUAGES.map(load)));
+
 let language = "en";
 
 export function currentLanguage() {
@@ -21,8 +33,8 @@ export function currentLanguage() {
  * @returns {string}
  */
 export function text(key, values = {}) {
-  const entry = /** @type {Record<string, string | Record<string, string>>} */ (texts[language])[key];
-  if (entry === undefined) throw new Error(`texts.js has no ${language} text ${key}`);
+  const entry = texts[language][key];
+  if (entry === undefined) throw new Error(`i18n/${language}.json has no text ${key}`);
   const form = typeof entry === "string" ? entry : entry[new Intl.PluralRules(language).select(Number(values.n))] ?? entry.other;
   return form.replace(/\{(\w+)(?::(\w+))?\}/g, (_, name, kind) => {
     const value = values[name] ?? "";
@@ -91,14 +103,31 @@ function translatePage() {
  * @param {string} wanted
  */
 export function setLanguage(wanted) {
-  language = wanted === "ru" || wanted === "zh" ? wanted : "en";
+  language = LANGUAGES.includes(wanted) ? wanted : "en";
   remember("language", language);
   translatePage();
+}
+
+/** How the current language writes a number. @param {number} value @param {Intl.NumberFormatOptions} [options] */
+export function number(value, options = { maximumSignificantDigits: 3 }) {
+  return new Intl.NumberFormat(language, options).format(value);
+}
+
+/** A size in the nearest unit, in binary steps. @param {number} bytes */
+export function size(bytes) {
+  const step = Math.min(3, Math.floor(Math.log2(Math.max(bytes, 1)) / 10));
+  return `${number(bytes / 1024 ** step, { maximumFractionDigits: step > 1 ? 1 : 0 })} ${["B", "KiB", "MiB", "GiB"][step]}`;
+}
+
+/** A moment, as the current language writes it. @param {string | undefined} time In RFC 3339. */
+export function moment(time) {
+  if (!time) return "";
+  return new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" }).format(new Date(time));
 }
 
 /** The language chosen before, or the browser's first that is spoken here. */
 export function startLanguage() {
   const wishes = [recall("language"), ...navigator.languages].map((tag) => tag.slice(0, 2).toLowerCase());
-  language = /** @type {keyof typeof texts} */ (wishes.find((tag) => tag in texts) ?? "en");
+  language = wishes.find((tag) => LANGUAGES.includes(tag)) ?? "en";
   translatePage();
 }

@@ -1,9 +1,11 @@
 // @ts-check
 import { ApiError, listCollections, listModels, useApiKey } from "./api.js";
-import { ask, focusQuestion, isAnswering, resume, startConversation, stop } from "./chat.js";
-import { openDocuments, startDocuments } from "./documents.js";
+import { openDocuments, startDocuments } from "./components/documents.js";
+import { failure } from "./components/page.js";
 import { element, make, recall, remember } from "./dom.js";
 import { currentLanguage, say, setLanguage, startLanguage } from "./i18n.js";
+import { ask, focusQuestion, isAnswering, resume, startConversation, startHistory, stop } from "./pages/chat.js";
+import { isOpen, startRouter } from "./router.js";
 
 const SAMPLE = "penstock-docs";
 // In English in every language of the page, like the documents that answer them.
@@ -152,6 +154,14 @@ function listen() {
   });
 }
 
+/** @param {unknown} problem */
+function failed(problem) {
+  if (!(problem instanceof ApiError)) throw problem;
+  if (problem.reason === "UNAUTHENTICATED") element("key-dialog", HTMLDialogElement).showModal();
+  else if (isOpen("chat")) announce("historyFailed");
+  else element("page", HTMLElement).append(failure(problem));
+}
+
 async function start() {
   setTheme(recall("theme"));
   startLanguage();
@@ -162,9 +172,23 @@ async function start() {
     return make("li", {}, button);
   }));
   listen();
-  focusQuestion();
+  startHistory(failed);
+  const pages = {};
+  startRouter(element("chat", HTMLElement), element("page", HTMLElement), pages, failed);
+  if (isOpen("chat")) focusQuestion();
+  // What another page has added or loaded is there to be chosen.
+  addEventListener("hashchange", () => { if (isOpen("chat")) void loadLists(); });
   await load();
   document.body.classList.add("ready");
+}
+
+async function loadLists() {
+  try {
+    await Promise.all([loadCollections(), loadModels()]);
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    announce("listsFailed");
+  }
 }
 
 async function load() {

@@ -57,6 +57,20 @@ async def test_sources_stand_beside_the_answer_and_a_citation_leads_to_its_sente
     await expect(console.answer.locator("mark.active").first).to_be_visible()
 
 
+async def test_each_sentence_tells_what_it_rests_on(console: ConsolePage) -> None:
+    answer = await console.ask(QUESTION)
+    await console.expect_state("done")
+    await answer.locator(".facts summary").click()
+    grades = answer.locator(".grades li")
+    assert await grades.count() >= 1
+    sentence = await grades.first.locator("q").inner_text()
+    await expect(grades.first.locator(".grade").first).to_have_text(re.compile(r"rests on source \d+ \(\d+%\)"))
+    marks = answer.locator('.text mark[data-sentence="1"]')
+    assert "".join(await marks.all_inner_texts()) in sentence.replace("**", "")
+    await expect(marks.first).to_have_attribute("title", re.compile(r"rests on source \d+"))
+    await expect(answer.locator(".facts .grounded")).to_have_text(re.compile(r"\d+% grounded"))
+
+
 async def test_the_stop_button_stops_and_the_next_question_is_answered(console: ConsolePage) -> None:
     await expect(console.page.locator("#stop")).to_be_hidden()
     console.line.slow = True

@@ -85,7 +85,13 @@ async def test_a_thumb_that_no_metric_counts_is_said_to_be_lost(console: Console
         await expect(answer.locator(".thumbs")).to_contain_text("Not recorded: this experiment does not measure thumbs_up")
 
 
-async def test_without_an_experiment_there_is_nothing_to_rate(console: ConsolePage) -> None:
+async def test_without_an_experiment_a_thumb_is_feedback_on_the_request(console: ConsolePage) -> None:
     answer = await console.ask(QUESTION)
     await console.expect_state("done")
-    await expect(answer.locator(".thumb")).to_have_count(0)
+    async with console.page.expect_response("**/v1/feedback") as told:
+        await answer.get_by_role("button", name="Bad answer").click()
+    response = await told.value
+    assert response.ok
+    request_id = await answer.locator(".facts code").text_content()
+    assert response.request.post_data_json == {"request_id": request_id, "reward": 0}
+    await expect(answer.locator(".thumbs")).to_contain_text("Recorded")

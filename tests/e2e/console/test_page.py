@@ -73,6 +73,33 @@ async def test_a_conversation_outlives_a_reload_until_a_new_one_begins(console: 
     await expect(console.page.locator(".turn")).to_have_count(0)
 
 
+async def test_earlier_conversations_are_listed_opened_and_deleted(console: ConsolePage) -> None:
+    page = console.page
+    await console.ask(QUESTION)
+    await page.locator("#new").click()
+    await console.ask("How do I connect Ollama?")
+    await page.get_by_role("button", name="Conversations").click()
+    names = page.locator("#conversations .link span")
+    await expect(names).to_have_text(["How do I connect Ollama?", QUESTION])
+    await names.last.click()
+    await expect(page.locator(".asked")).to_have_text([re.compile(re.escape(QUESTION))])
+    await page.get_by_role("button", name="Conversations").click()
+    async with page.expect_response("**/v1/conversations/*") as told:
+        await page.get_by_role("button", name=f"Delete “{QUESTION}”").click()
+    assert (await told.value).ok
+    await expect(names).to_have_text(["How do I connect Ollama?"])
+    await expect(page.locator(".turn")).to_have_count(0)
+
+
+async def test_every_language_has_every_text(console: ConsolePage) -> None:
+    texts = {tag: await (await console.page.request.get(f"{console.url}/i18n/{tag}.json")).json() for tag in ("en", "ru", "zh")}
+    assert texts["en"].keys() == texts["ru"].keys() == texts["zh"].keys()
+    places = {
+        tag: {key: set(re.findall(r"\{\w+", str(entry))) for key, entry in entries.items()} for tag, entries in texts.items()
+    }
+    assert places["en"] == places["ru"] == places["zh"]
+
+
 async def test_a_pasted_text_in_a_new_collection_answers_at_once(console: ConsolePage) -> None:
     name = f"console-{uuid.uuid4().hex[:8]}"
     page = console.page

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 RENDER = """async ({text, spans}) => {
-  const {MarkdownView} = await import("/markdown.js");
+  const {MarkdownView} = await import("/components/markdown.js");
   const root = document.createElement("div");
   const marker = (number) => Object.assign(document.createElement("b"), {textContent: String(number)});
   const view = new MarkdownView(root);
@@ -22,11 +22,11 @@ RENDER = """async ({text, spans}) => {
   return root.innerHTML;
 }"""
 FIND = """async ([sentence, passage]) => {
-  const place = (await import("/sources.js")).findSentence(sentence, passage);
+  const place = (await import("/components/sources.js")).findSentence(sentence, passage);
   return place && passage.slice(place.start, place.end);
 }"""
 ANSWER = """async ({text, citations}) => {
-  const {Answer} = await import("/answer.js");
+  const {Answer} = await import("/components/answer.js");
   const answer = new Answer("c", () => {});
   const hits = [{collection: "c", document: "d", chunk: "1", title: "T", text: "", relevance: 1}];
   answer.restore({query: "q", text, sources: hits, citations, complete: true});

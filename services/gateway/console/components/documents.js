@@ -1,14 +1,15 @@
 // @ts-check
-import { addDocument, ApiError, createCollection } from "./api.js";
-import { element, make } from "./dom.js";
-import { say, text } from "./i18n.js";
+import { addDocument, ApiError, createCollection } from "../api.js";
+import { element, make } from "../dom.js";
+import { say, text } from "../i18n.js";
+import { isOpen } from "../router.js";
 
-/** @typedef {import("./api.js").DocumentInput} DocumentInput */
+/** @typedef {import("../api.js").DocumentInput} DocumentInput */
 
 const MAX_BYTES = 16 * 1024 * 1024;
-const NAME = /^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$/;
+export const NAME = /^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$/;
 const WORD = "application/vnd.openxmlformats-officedocument.wordprocessingml.document";
-const MEDIA_TYPES = new Map([
+export const MEDIA_TYPES = new Map([
   ["md", "text/markdown"], ["markdown", "text/markdown"], ["html", "text/html"], ["htm", "text/html"],
   ["pdf", "application/pdf"], ["docx", WORD], ["txt", "text/plain"], ["text", "text/plain"],
 ]);
@@ -153,7 +154,7 @@ export function startDocuments(open, changed) {
     }
   });
   addEventListener("dragover", (event) => {
-    if (!event.dataTransfer?.types.includes("Files")) return;
+    if (!event.dataTransfer?.types.includes("Files") || !isOpen("chat")) return;
     event.preventDefault();
     drop.hidden = dialog.open;
   });
@@ -162,7 +163,7 @@ export function startDocuments(open, changed) {
   });
   addEventListener("drop", (event) => {
     drop.hidden = true;
-    if (!event.dataTransfer?.files.length) return;
+    if (!event.dataTransfer?.files.length || !isOpen("chat")) return;
     event.preventDefault();
     open();
     files.files = event.dataTransfer.files;

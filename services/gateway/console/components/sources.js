@@ -1,10 +1,10 @@
 // @ts-check
-import { element, make } from "./dom.js";
-import { say, sayPlain } from "./i18n.js";
+import { element, make } from "../dom.js";
+import { say, sayPlain } from "../i18n.js";
 import { MarkdownView } from "./markdown.js";
 
 /**
- * @typedef {import("./api.js").Hit} Hit
+ * @typedef {import("../api.js").Hit} Hit
  * @typedef {{number: number, sentence: string}} Use That a sentence of the answer rests on a source.
  */
 

@@ -1,15 +1,16 @@
 // @ts-check
-import { ApiError, recordThumb } from "./api.js";
-import { icon, make } from "./dom.js";
-import { say, sayPlain } from "./i18n.js";
+import { ApiError, recordFeedback, recordThumb } from "../api.js";
+import { icon, make } from "../dom.js";
+import { groundedness, gradeOf, spansOf } from "./groundedness.js";
+import { say, sayPlain } from "../i18n.js";
 import { MarkdownView } from "./markdown.js";
 import { highlightSource, isShown, showSources, titleOf } from "./sources.js";
 
 /**
- * @typedef {import("./api.js").AnswerEvent} AnswerEvent
- * @typedef {import("./api.js").Citation} Citation
- * @typedef {import("./api.js").Finished} Finished
- * @typedef {import("./api.js").Hit} Hit
+ * @typedef {import("../api.js").AnswerEvent} AnswerEvent
+ * @typedef {import("../api.js").Citation} Citation
+ * @typedef {import("../api.js").Finished} Finished
+ * @typedef {import("../api.js").Hit} Hit
  */
 
 /**
@@ -41,8 +42,10 @@ export class Answer {
     this.hits = [];
     /** @type {Citation[]} */
     this.citations = [];
-    /** @type {import("./api.js").Sources} */
+    /** @type {import("../api.js").Sources} */
     this.opening = {};
+    /** @type {import("../api.js").Groundedness} */
+    this.grounded = {};
     this.drawing = 0;
     this.body = make("div", { class: "text" });
     this.markdown = new MarkdownView(this.body);
@@ -103,7 +106,13 @@ export class Answer {
       const sources = `${spans.get(`${start} ${end}`)?.sources ?? ""} ${citation.number}`.trim();
       spans.set(`${start} ${end}`, { start, end, sources });
     }
-    this.markdown.update(this.text, [...spans.values()], (number, at) => this.chip(number, at), String(this.citations.length));
+    const graded = spansOf(this.grounded, (characters) => units(this.text, characters));
+    const all = [...spans.values(), ...graded];
+    this.markdown.update(this.text, all, (number, at) => this.chip(number, at), String(this.citations.length));
+    for (const mark of /** @type {NodeListOf<HTMLElement>} */ (this.body.querySelectorAll("mark[data-sentence]"))) {
+      const [key, values] = gradeOf(this.grounded.sentences?.[Number(mark.dataset.sentence) - 1]);
+      say(mark, key, values, "i18nTitle");
+    }
   }
 
   /**
@@ -143,6 +152,7 @@ export class Answer {
       this.fail(ApiError.fromStatus(finished.error ?? {}, this.opening.request_id));
       return;
     }
+    this.grounded = finished.groundedness ?? {};
     this.state = "done";
     this.show();
     const notes = new Map([["FINISH_REASON_LENGTH", "limited"], ["FINISH_REASON_CONTENT_FILTER", "filtered"]]);
@@ -150,7 +160,7 @@ export class Answer {
     this.tell(finished);
   }
 
-  /** @param {import("./api.js").Turn} turn */
+  /** @param {import("../api.js").Turn} turn */
   restore(turn) {
     this.text = turn.text ?? "";
     this.hits = turn.sources ?? [];
@@ -194,6 +204,8 @@ export class Answer {
     const line = make("summary");
     if (model && engine && model !== engine) line.append(say(make("span"), "modelWith", { model, engine }));
     else if (model || engine) line.append(make("span", {}, model || engine));
+    const { score } = this.grounded;
+    if (score !== undefined) line.append(say(make("span", { class: "grounded" }), "groundedIs", { n: Math.round(100 * score) }));
     if (usage?.output_tokens) line.append(say(make("span"), "tokens", { n: Number(usage.output_tokens) }));
     if (timings?.total) line.append(say(make("span"), "timeIs", { n: seconds(timings.total) }));
     if (variant) line.append(say(make("span", { class: "variant" }), "variantIs", { name: variant }));
@@ -217,17 +229,20 @@ export class Answer {
     if (request) fact("factRequest", make("dd", {}, make("code", {}, request)));
     const sources = say(make("button", { class: "link", type: "button" }), "showSources", { n: this.hits.length });
     sources.addEventListener("click", () => this.show());
-    const row = make("div", { class: "row" }, make("details", { class: "facts" }, line, facts));
+    const grades = groundedness(this.grounded, (graded) => this.sentence(graded));
+    const row = make("div", { class: "row" }, make("details", { class: "facts" }, line, facts, ...grades));
     if (this.hits.length) row.append(sources);
-    if (assignment) row.append(this.thumbs(assignment.assignment));
+    if (request) row.append(this.thumbs(request, assignment?.assignment ?? ""));
     this.end.append(row);
   }
 
-  /** @param {string} assignment */
-  thumbs(assignment) {
+  /**
+   * @param {string} request
+   * @param {string} assignment Empty where no experiment shaped the answer.
+   */
+  thumbs(request, assignment) {
     const word = make("span", { class: "word", role: "status" });
     const box = make("span", { class: "thumbs" });
-    const outcome = `console-${this.opening.request_id || assignment}`;
     for (const [key, sign, value] of /** @type {[string, string, number][]} */ ([["thumbUp", "up", 1], ["thumbDown", "down", 0]])) {
       const thumb = make("button", { class: `thumb ${sign}`, type: "button", "aria-pressed": "false" }, icon("thumb"));
       say(thumb, key, {}, "i18nTitle");
@@ -236,7 +251,8 @@ export class Answer {
         for (const one of box.querySelectorAll("button")) one.disabled = true;
         thumb.setAttribute("aria-pressed", "true");
         try {
-          await recordThumb(outcome, assignment, value);
+          await recordFeedback(request, value);
+          if (assignment) await recordThumb(`console-${request}`, assignment, value);
           say(word, "voteKept");
         } catch (error) {
           thumb.setAttribute("aria-pressed", "false");

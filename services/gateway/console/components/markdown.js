@@ -1,9 +1,10 @@
 // @ts-check
-import { make } from "./dom.js";
+import { make } from "../dom.js";
 
 /**
  * A stretch of the text that is marked, in UTF-16 units; `sources` are the numbers that it rests on, joined by spaces.
- * @typedef {{start: number, end: number, sources: string}} Span
+ * Of a sentence whose groundedness is known, `sentence` is its number and `verdict` what was found. Stretches may overlap.
+ * @typedef {{start: number, end: number, sources: string, sentence?: string, verdict?: string}} Span
  * @typedef {{kind: string, start: number, end: number}} Block `end` is exclusive.
  * @typedef {(number: number, at: number) => Node | null} Marker Makes what `[number]` at a place becomes.
  */
@@ -222,10 +223,19 @@ class BlockWriter {
   plain(parent, from, to) {
     let at = from;
     while (at < to) {
-      const here = this.spans.find((span) => span.start <= at && at < span.end);
-      const next = Math.min(to, here?.end ?? to, ...this.spans.filter((span) => span.start > at).map((span) => span.start));
+      const here = this.spans.filter((span) => span.start <= at && at < span.end);
+      const bounds = this.spans.flatMap((span) => [span.start, span.end]).filter((bound) => bound > at);
+      const next = Math.min(to, ...bounds);
       const piece = this.source.slice(at, next);
-      parent.append(here ? make("mark", { "data-sources": here.sources }, piece) : piece);
+      const sources = [...new Set(here.flatMap((span) => span.sources.split(" ")))].join(" ").trim();
+      const graded = here.find((span) => span.sentence);
+      if (here.length) {
+        const mark = make("mark", { "data-sources": sources }, piece);
+        if (graded) Object.assign(mark.dataset, { sentence: graded.sentence, verdict: graded.verdict });
+        parent.append(mark);
+      } else {
+        parent.append(piece);
+      }
       at = next;
     }
   }

@@ -1,9 +1,10 @@
 // @ts-check
-import { Answer } from "./answer.js";
-import { ApiError, conversationTurns, streamAnswer } from "./api.js";
-import { element, make, randomId, recall, remember } from "./dom.js";
-import { say, text } from "./i18n.js";
-import { clearSources } from "./sources.js";
+import { Answer } from "../components/answer.js";
+import { ApiError, conversationTurns, streamAnswer } from "../api.js";
+import { element, make, randomId, recall, remember } from "../dom.js";
+import { say, text } from "../i18n.js";
+import { noteConversation, showConversations } from "../components/conversations.js";
+import { clearSources } from "../components/sources.js";
 
 const turns = element("turns", HTMLDivElement);
 const scroll = element("scroll", HTMLDivElement);
@@ -83,6 +84,7 @@ export async function ask(query) {
   running = new AbortController();
   const { signal } = running;
   try {
+    noteConversation(conversation(), query);
     const asked = { collections: [collection], query, conversation: conversation(), user: user(), model };
     let finished = null;
     for await (const event of streamAnswer(asked, signal)) {
@@ -134,4 +136,27 @@ export async function resume(currentChoice) {
   }
   last?.show();
   followEnd();
+}
+
+/** @param {string} id Empty for a new one. */
+async function openConversation(id) {
+  startConversation();
+  remember("conversation", id);
+  await resume(choice);
+}
+
+/**
+ * Fills the list of conversations each time it is opened.
+ * @param {(error: unknown) => void} failed
+ */
+export function startHistory(failed) {
+  const panel = element("history", HTMLDivElement);
+  const list = element("conversations", HTMLUListElement);
+  panel.addEventListener("beforetoggle", (event) => {
+    if (/** @type {ToggleEvent} */ (event).newState !== "open") return;
+    showConversations(list, recall("conversation"), (id) => {
+      if (id) panel.hidePopover();
+      openConversation(id).catch(failed);
+    });
+  });
 }
