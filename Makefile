@@ -47,6 +47,10 @@ run: .venv/.runtime ## Start the whole suite on this machine (PORT, DATA_DIR, MO
 ask: .venv/.runtime ## Ask the running suite: make ask Q="What is penstock?"
 	@$(BIN)/python -m deploy.local.ask "$(Q)"
 
+.PHONY: key
+key: .venv/.runtime ## Make an API key: make key NAME=ann SCOPES="inference retrieval:read" [TENANT=acme] [EXPIRES_IN=90d]
+	@$(BIN)/python -m services.gateway.key create --name "$(NAME)" --scopes "$(SCOPES)" --tenant "$(TENANT)" --expires-in "$(EXPIRES_IN)"
+
 .PHONY: test
 test: check ## Install what is needed, then run all checks and all tests
 	$(BIN)/pytest

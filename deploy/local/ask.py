@@ -9,7 +9,7 @@ from penstock.cli import main as penstock
 
 from deploy.local.data_folder import read_run
 from deploy.local.settings import SettingError, read_settings
-from services.gateway.keys import KeysError, read_keys
+from services.gateway.keys import KeysError, first_key
 
 
 class NotRunningError(Exception):
@@ -34,7 +34,7 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
     keys_file = run["api_keys_file"]
     return {
         "PENSTOCK_URL": run["grpc"],
-        "PENSTOCK_API_KEY": read_keys(Path(keys_file))[0].key if keys_file else "",
+        "PENSTOCK_API_KEY": settings.get("PENSTOCK_API_KEY") or (first_key(Path(keys_file)) if keys_file else ""),
     }
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.local.settings import ROOT
-from services.gateway.keys import KeysError, read_keys
+from services.gateway.keys import KeysError, first_key
 
 COLLECTION = "penstock-docs"
 _TITLE = "# "
@@ -114,7 +114,13 @@ def main() -> int:
     """Return the exit status: 1 if the documents could not be added."""
     try:
         keys_file = os.environ.get("API_KEYS_FILE", "")
-        rest = Rest(os.environ["BASE_URL"], read_keys(Path(keys_file))[0].key if keys_file else "")
+        key = os.environ.get("PENSTOCK_API_KEY") or (first_key(Path(keys_file)) if keys_file else "")
+        if keys_file and not key:
+            print(
+                "the keys are hashed: name one with retrieval:read and retrieval:write in PENSTOCK_API_KEY to load the sample"
+            )
+            return 0
+        rest = Rest(os.environ["BASE_URL"], key)
         print(add(rest, Path(os.environ["DATA_DIR"]) / "sample", documents(ROOT)))
     except (SampleError, KeysError, OSError) as error:
         print(f"the sample documents could not be added: {error}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """Which processes make a suite, in which order, with which environment."""
 
+import secrets
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ _SERVERS = ("postgres", "valkey", "qdrant", "gateway_admin", "gateway_authorizer
 # The process that loads the embedded models where several workers share them.
 _LENDER = "inference-engines"
 # What a server of ours must not hear: it would take these as its own settings, or has no business with them.
-_NOT_FOR_SERVERS = ("PG", "DATABASE_URL", "REDIS_URL", "OPENAI_API_KEY", "ANTHROPIC_API_KEY")
+_NOT_FOR_SERVERS = ("PG", "DATABASE_URL", "REDIS_URL", "GATEWAY_SECRET", "API_KEYS_FILE", "OPENAI_API_KEY", "ANTHROPIC_API_KEY")
 
 
 def port_names(settings: Settings) -> tuple[str, ...]:
@@ -67,6 +68,9 @@ def compose(
         servers.ClusterError: the database files cannot be used.
     """
     environment = {**inherited, SUITE_VARIABLE: suite, "DATA_DIR": str(settings.data_dir)}
+    if inherited.get("API_KEYS_FILE") and not inherited.get("GATEWAY_SECRET"):
+        # With keys, the services of this suite take calls by its gateway only.
+        environment["GATEWAY_SECRET"] = secrets.token_hex(32)
     own, urls, missing = _servers(settings, ports, environment)
     externals = _externals(settings)
     shared = {

@@ -24,6 +24,9 @@ class Call:
         tenant: From `x-penstock-tenant`: on whose behalf the call is made; empty where nobody said so.
         user: From `x-penstock-user`: who of the tenant makes it; empty where nobody said so.
         groups: From `x-penstock-groups`, with commas between them: the groups that the user is in.
+        scopes: From `x-penstock-scopes`, with spaces between them: what the gateway lets the caller do; empty without a gateway
+            that demands keys.
+        key: From `x-penstock-key`: the id, never the secret, of the API key that the call came with.
     """
 
     method: str
@@ -32,6 +35,8 @@ class Call:
     tenant: str = ""
     user: str = ""
     groups: tuple[str, ...] = ()
+    scopes: str = ""
+    key: str = ""
 
     def remaining(self, most: float | None = None) -> float | None:
         """Seconds until the deadline, never below 0, at most `most`; None when neither bounds the call."""
@@ -68,6 +73,10 @@ def outgoing_metadata() -> tuple[tuple[str, str], ...]:
         carrier["x-penstock-user"] = call.user
     if call.groups:
         carrier["x-penstock-groups"] = ",".join(call.groups)
+    if call.scopes:
+        carrier["x-penstock-scopes"] = call.scopes
+    if call.key:
+        carrier["x-penstock-key"] = call.key
     return tuple(carrier.items())
 
 

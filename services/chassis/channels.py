@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 import grpc.aio
 
+from services.chassis import seal
+from services.chassis.sealed import sealing
+
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
@@ -24,9 +27,12 @@ OPTIONS: Final = (
 async def open_channel(stack: AsyncExitStack, target: str) -> grpc.aio.Channel:
     """Opens a channel to `host:port` that closes with the stack. Connects lazily, and again after each loss.
 
+    Where the process holds the secret that it shares with the gateway, its calls are signed.
+
     Of several targets, separated by commas, each call takes the next one that is there. They must be IP addresses of one kind.
     """
-    return await stack.enter_async_context(grpc.aio.insecure_channel(one_target(target), options=OPTIONS))
+    signing = sealing(seal.held())
+    return await stack.enter_async_context(grpc.aio.insecure_channel(one_target(target), options=OPTIONS, interceptors=signing))
 
 
 def one_target(targets: str) -> str:

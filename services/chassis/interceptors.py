@@ -42,7 +42,7 @@ _CODE_NAMES: Final = {status.value[0]: status.name for status in grpc.StatusCode
 
 
 class Interceptor(grpc.aio.ServerInterceptor):
-    """One concern around every call to one server."""
+    """One concern around every call to one server. A handler is wrapped once: what one call decides belongs in `around`."""
 
     def __init__(self) -> None:
         self._wrapped: dict[str, Any] = {}
@@ -156,7 +156,9 @@ class _Measured(AbstractAsyncContextManager[None]):
         tenant = _text(metadata, "x-penstock-tenant")[:_LONGEST_TENANT]
         user = _text(metadata, "x-penstock-user")[:_LONGEST_TENANT]
         groups = _groups(_text(metadata, "x-penstock-groups"))
-        enter_call(Call(self._method, request_id, deadline, tenant, user, groups))
+        scopes = _text(metadata, "x-penstock-scopes")[:_LONGEST_TENANT]
+        key = _text(metadata, "x-penstock-key")[:_LONGEST_TENANT]
+        enter_call(Call(self._method, request_id, deadline, tenant, user, groups, scopes, key))
         parent = propagate.extract(metadata) if "traceparent" in metadata or "baggage" in metadata else None
         if parent is not None or not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
             name = self._method[1:]

@@ -20,9 +20,10 @@ import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from services.chassis import telemetry
+from services.chassis import seal, telemetry
 from services.chassis.call import Lifecycle
 from services.chassis.interceptors import Errors, Telemetry
+from services.chassis.sealed import Sealed
 from services.chassis.validation import Validation
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ async def _serve(service: str, settings: ServerSettings, build: Build) -> None:
     async with AsyncExitStack() as stack:
         stack.callback(telemetry.start_traces(service, settings))
         stack.callback(telemetry.start_metrics(settings.metrics_address))
+        seal.hold(settings.gateway_secret.get_secret_value())
         served = await build(stack, lifecycle)
         server, checks = new_server(settings, served)
         port = _listen(server, settings.grpc_address)
@@ -96,8 +98,10 @@ async def _serve(service: str, settings: ServerSettings, build: Build) -> None:
 
 def new_server(settings: ServerSettings, served: Sequence[Served]) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
     """Builds the server with its ordered interceptors, health and reflection; it listens nowhere yet."""
+    secret = settings.gateway_secret.get_secret_value()
+    sealed = [Sealed(seal.Seal(secret))] if secret else []
     server = grpc.aio.server(
-        interceptors=[Telemetry(), Errors(), Validation(settings.max_request_bytes)],
+        interceptors=[Telemetry(), Errors(), *sealed, Validation(settings.max_request_bytes)],
         options=[*OPTIONS, ("grpc.max_receive_message_length", _HEADROOM * settings.max_request_bytes)],
     )
     server.add_registered_method_handlers = _leave_out  # type: ignore[method-assign] # there is no option for it

@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, TypeVar
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.chassis.seal import SHORTEST_SECRET
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -26,7 +28,16 @@ class ServerSettings(BaseSettings):
         default=10.0, ge=0, description="how long running calls may take to end once the server is told to stop"
     )
     max_request_bytes: int = Field(default=32 * 1024 * 1024, ge=1024, description="largest request message accepted")
+    gateway_secret: SecretStr = Field(
+        default=SecretStr(""),
+        description="shared with the gateway, 32 characters or more: only what it signs is served",
+    )
     otel_exporter_otlp_endpoint: str = Field(default="", description="where to send traces; empty for none")
+
+    @field_validator("gateway_secret")
+    @classmethod
+    def _long_enough(cls, value: SecretStr) -> SecretStr:
+        return checked_secret(value)
 
     @field_validator("log_level")
     @classmethod
@@ -35,6 +46,17 @@ class ServerSettings(BaseSettings):
         if level not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
             raise ValueError(f"LOG_LEVEL is {value!r}; it must be DEBUG, INFO, WARNING or ERROR")
         return level
+
+
+def checked_secret(value: SecretStr) -> SecretStr:
+    """The secret that signs who calls, if it is none at all or long enough.
+
+    Raises:
+        ValueError: It can be guessed.
+    """
+    if 0 < len(value.get_secret_value()) < SHORTEST_SECRET:
+        raise ValueError(f"GATEWAY_SECRET is shorter than {SHORTEST_SECRET} characters; `openssl rand -hex 32` makes one")
+    return value
 
 
 def read(kind: type[S], service: str) -> S:

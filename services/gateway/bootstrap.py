@@ -12,7 +12,6 @@ from google.protobuf import struct_pb2
 
 from services.gateway.clusters import build_clusters
 from services.gateway.contract import Contract
-from services.gateway.keys import ApiKey, read_keys
 from services.gateway.listener import build_listeners
 from services.gateway.openapi import describe
 from services.gateway.pages import FOLDER, read_pages
@@ -26,27 +25,16 @@ _MOST_CONNECTIONS: Final = 50_000
 _RELEASED_AT_ONCE: Final = 64 << 20
 
 
-def build_bootstrap(settings: GatewaySettings, *, hide_keys: bool = False) -> Any:
-    """Envoy's configuration; the same bytes for the same settings and files.
-
-    Args:
-        settings: The gateway's settings.
-        hide_keys: Leave the API keys themselves out, to show the configuration to people.
-
-    Raises:
-        services.gateway.keys.KeysError: The file of API keys cannot be used.
-    """
+def build_bootstrap(settings: GatewaySettings) -> Any:
+    """Envoy's configuration; the same bytes for the same settings and files. It holds no keys: the authorizer has them."""
     contract = Contract.read(DESCRIPTORS)
-    keys = read_keys(settings.api_keys_file) if settings.api_keys_file else ()
-    if hide_keys:
-        keys = tuple(ApiKey(one.client, "hidden") for one in keys)
     pages = read_pages(describe(contract))
     log = struct_pb2.Struct()
     log.update({"time": "%Y-%m-%dT%T.%e%z", "level": "%l", "logger": "envoy.%n", "message": "%j"})
     return bootstrap_pb2.Bootstrap(
         node=base_pb2.Node(id="gateway", cluster="penstock"),
         static_resources=bootstrap_pb2.Bootstrap.StaticResources(
-            listeners=build_listeners(settings, contract, pages, keys),
+            listeners=build_listeners(settings, contract, pages),
             clusters=build_clusters(settings),
         ),
         admin=bootstrap_pb2.Admin(address=socket_address(settings.admin_address)),

@@ -11,6 +11,7 @@ from envoy.extensions.clusters.aggregate.v3 import cluster_pb2 as aggregate_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from google.protobuf import wrappers_pb2
 
+from services.gateway.authorization import authorizer_cluster
 from services.gateway.settings import GatewaySettings, is_ip, parse_address, split_addresses
 from services.gateway.typed import any_of, seconds, socket_address
 
@@ -41,6 +42,8 @@ def build_clusters(settings: GatewaySettings) -> list[Any]:
     }
     clusters = [_backend(name, split_addresses(addresses[name])) for name in BACKENDS]
     clusters.append(_any_backend())
+    if settings.is_guarded:
+        clusters.append(authorizer_cluster(settings.authorizer_socket, _generous_limits()))
     if settings.metrics_address:
         clusters.append(_admin(settings.admin_address))
     return clusters

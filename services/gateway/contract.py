@@ -151,8 +151,7 @@ class Contract:
                     output_type=method.output_type.removeprefix("."),
                     client_streaming=method.client_streaming,
                     server_streaming=method.server_streaming,
-                    raw=self._field_type(method.output_type.removeprefix("."), one.response_body)
-                    == _RAW,
+                    raw=self._field_type(method.output_type.removeprefix("."), one.response_body) == _RAW,
                     raw_body=method.client_streaming
                     and self._field_type(method.input_type.removeprefix("."), one.body) == _RAW,
                 )

@@ -9,7 +9,6 @@ from envoy.config.core.v3 import base_pb2
 from envoy.config.core.v3.extension_pb2 import TypedExtensionConfig
 from envoy.config.route.v3 import route_components_pb2
 from envoy.extensions.compression.gzip.compressor.v3 import gzip_pb2
-from envoy.extensions.filters.http.api_key_auth.v3 import api_key_auth_pb2
 from envoy.extensions.filters.http.buffer.v3 import buffer_pb2
 from envoy.extensions.filters.http.compressor.v3 import compressor_pb2
 from envoy.extensions.filters.http.cors.v3 import cors_pb2
@@ -24,6 +23,7 @@ from envoy.type.matcher.v3 import string_pb2
 from envoy.type.v3 import percent_pb2
 from google.protobuf import any_pb2, wrappers_pb2
 
+from services.gateway.authorization import authorization
 from services.gateway.clusters import BACKENDS
 from services.gateway.pages import FOLDER
 from services.gateway.replies import HEALTH_PATH
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from services.gateway.contract import Contract
-    from services.gateway.keys import ApiKey
     from services.gateway.settings import GatewaySettings
 
 COMPRESSOR: Final = "penstock.compressor"
@@ -54,7 +53,7 @@ EXPOSED_HEADERS: Final = "x-request-id, retry-after, allow, grpc-status, grpc-me
 LOOPBACK_ORIGINS: Final = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?"
 
 
-def build_filters(settings: GatewaySettings, contract: Contract, keys: Sequence[ApiKey]) -> list[Any]:
+def build_filters(settings: GatewaySettings, contract: Contract) -> list[Any]:
     """All HTTP filters, the first one first on the way in and last on the way out."""
     streamed = sorted({rpc.service for rpc in contract.rpcs if rpc.server_streaming and not rpc.raw})
     everything = sorted({rpc.service for rpc in contract.rpcs})
@@ -63,11 +62,12 @@ def build_filters(settings: GatewaySettings, contract: Contract, keys: Sequence[
         _filter("penstock.health", _health()),
         _filter(CORS, cors_pb2.Cors()),
     ]
-    if keys:
-        found.append(_filter(AUTHENTICATION, _authentication(keys)))
+    # Before the authorizer, so that its refusals reach a browser in gRPC-Web's own shape.
+    found.append(_filter("envoy.filters.http.grpc_web", grpc_web_pb2.GrpcWeb()))
+    if settings.is_guarded:
+        found.append(_filter(AUTHENTICATION, authorization()))
     return [
         *found,
-        _filter("envoy.filters.http.grpc_web", grpc_web_pb2.GrpcWeb()),
         _filter(BODY_LIMIT, _body_limit(settings.max_request_bytes), disabled=True),
         _filter(OPENAI_ERRORS, _lua("openai_errors.lua"), disabled=True),
         _filter(NDJSON_TYPE, _lua("ndjson_type.lua"), disabled=True),
@@ -132,18 +132,6 @@ def _health() -> Any:
         pass_through_mode=wrappers_pb2.BoolValue(value=False),
         headers=[header_is(":path", HEALTH_PATH)],
         cluster_min_healthy_percentages={name: percent_pb2.Percent(value=1) for name in BACKENDS},
-    )
-
-
-def _authentication(keys: Sequence[ApiKey]) -> Any:
-    return api_key_auth_pb2.ApiKeyAuth(
-        credentials=[api_key_auth_pb2.Credential(key=one.key, client=one.client) for one in keys],
-        key_sources=[
-            api_key_auth_pb2.KeySource(header="authorization"),
-            api_key_auth_pb2.KeySource(header="x-api-key"),
-        ],
-        # The name beside the key is the tenant, whatever the client says of itself.
-        forwarding=api_key_auth_pb2.Forwarding(hide_credentials=True, header="x-penstock-tenant"),
     )
 
 

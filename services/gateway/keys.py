@@ -1,4 +1,4 @@
-"""Reads the file of API keys."""
+"""Reads the old form of the file of API keys, which holds them in clear: a `name: key` a line."""
 
 from __future__ import annotations
 
@@ -31,11 +31,34 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
         KeysError: The file cannot be read, has no key, a malformed line, or the same key twice.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise KeysError(f"API_KEYS_FILE: {path} cannot be read: {error.__class__.__name__}") from error
+    return parse_keys(text, path)
+
+
+def first_key(path: Path) -> str:
+    """A key that the file holds in clear; empty where it holds hashes.
+
+    Raises:
+        KeysError: The file cannot be read or is malformed.
+    """
+    try:
+        if path.read_bytes().lstrip().startswith(b"{"):
+            return ""
+    except OSError as error:
+        raise KeysError(f"API_KEYS_FILE: {path} cannot be read: {error.__class__.__name__}") from error
+    return read_keys(path)[0].key
+
+
+def parse_keys(content: str, path: Path) -> tuple[ApiKey, ...]:
+    """The keys in a file's content; `path` is for messages.
+
+    Raises:
+        KeysError: It has no key, a malformed line, or the same key twice.
+    """
     keys: dict[str, ApiKey] = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(content.splitlines(), start=1):
         text = line.strip()
         if not text or text.startswith("#"):
             continue

@@ -15,6 +15,7 @@ from envoy.extensions.request_id.uuid.v3 import uuid_pb2
 from google.protobuf import struct_pb2, wrappers_pb2
 
 from services.gateway import filters
+from services.gateway.authorization import stripping
 from services.gateway.clusters import ADMIN, keepalive
 from services.gateway.replies import build_local_replies
 from services.gateway.routes import build_routes
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from services.gateway.contract import Contract
-    from services.gateway.keys import ApiKey
     from services.gateway.pages import Page
     from services.gateway.settings import GatewaySettings
 
@@ -48,14 +48,15 @@ _ACCESS_LOG: Final = {
 }
 
 
-def build_listeners(settings: GatewaySettings, contract: Contract, pages: Sequence[Page], keys: Sequence[ApiKey]) -> list[Any]:
+def build_listeners(settings: GatewaySettings, contract: Contract, pages: Sequence[Page]) -> list[Any]:
     """The gateway's listener, and one for metrics if they are wanted."""
     api = _http(
         stat_prefix="api",
         route_config=build_routes(settings, contract, pages),
-        http_filters=filters.build_filters(settings, contract, keys),
+        http_filters=filters.build_filters(settings, contract),
         local_reply_config=build_local_replies(settings.max_request_bytes),
     )
+    api.early_header_mutation_extensions.append(stripping(settings.is_guarded))
     api.always_set_request_id_in_response = True
     api.preserve_external_request_id = True
     api.http2_protocol_options.initial_stream_window_size.value = _STREAM_WINDOW

@@ -112,10 +112,26 @@ def build_local_replies(max_request_bytes: int) -> Any:
     """Envoy's configuration for all that it answers itself. Answers of pages are below 400 and stay as they are."""
     table = sorted(replies(max_request_bytes), key=lambda reply: (reply.above, -reply.status if reply.above else 0))
     unhealthy = Reply(503, Reason.SERVICE_UNAVAILABLE, "not all services are healthy; the gateway's metrics say which")
-    mappers = [_rest(unhealthy, _header(header_is(":path", HEALTH_PATH)))]
+    mappers = [_rest(unhealthy, _header(header_is(":path", HEALTH_PATH))), *_refused()]
     for reply in table:
         mappers += [_openai(reply), _rest(reply), _grpc(reply)]
     return hcm_pb2.LocalReplyConfig(mappers=mappers)
+
+
+def _refused() -> list[Any]:
+    """What the authorizer refused, in its own words: it has put them into the caller's shape already."""
+    by_authorizer = [
+        accesslog_pb2.AccessLogFilter(response_flag_filter=accesslog_pb2.ResponseFlagFilter(flags=["UAEX"])),
+        _at_most(_SERVER_FAULTS - 1),
+    ]
+    words = base_pb2.DataSource(inline_string=_ENVOYS_WORDS)
+    json = substitution_format_string_pb2.SubstitutionFormatString(text_format_source=words, content_type="application/json")
+    plain = substitution_format_string_pb2.SubstitutionFormatString(text_format_source=words)
+    grpc = _header(header_begins("content-type", GRPC))
+    return [
+        hcm_pb2.ResponseMapper(filter=_all([*by_authorizer, grpc]), body_format_override=plain),
+        hcm_pb2.ResponseMapper(filter=_all(by_authorizer), body_format_override=json),
+    ]
 
 
 def _openai(reply: Reply) -> Any:
@@ -176,6 +192,14 @@ def _status(reply: Reply) -> Any:
     comparison = accesslog_pb2.ComparisonFilter(
         op=accesslog_pb2.ComparisonFilter.GE if reply.above else accesslog_pb2.ComparisonFilter.EQ,
         value=base_pb2.RuntimeUInt32(default_value=reply.status, runtime_key="penstock.unset"),
+    )
+    return accesslog_pb2.AccessLogFilter(status_code_filter=accesslog_pb2.StatusCodeFilter(comparison=comparison))
+
+
+def _at_most(status: int) -> Any:
+    comparison = accesslog_pb2.ComparisonFilter(
+        op=accesslog_pb2.ComparisonFilter.LE,
+        value=base_pb2.RuntimeUInt32(default_value=status, runtime_key="penstock.unset"),
     )
     return accesslog_pb2.AccessLogFilter(status_code_filter=accesslog_pb2.StatusCodeFilter(comparison=comparison))
 

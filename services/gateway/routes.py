@@ -31,7 +31,6 @@ _UNBUFFERED: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 _REFLECTION: Final = ("/grpc.reflection.", "/grpc.health.v1.Health/")
 # The protocol that providers of OpenFeature speak; not part of our own contract.
 _OPENFEATURE: Final = ("/flagd.evaluation.v1.Service/", "/flagd.evaluation.v2.Service/")
-_IDENTITY: Final = ("x-penstock-user", "x-penstock-groups")
 _LARGEST_LENGTH: Final = 1 << 62
 
 
@@ -60,8 +59,6 @@ def build_routes(settings: GatewaySettings, contract: Contract, pages: Sequence[
     return route_pb2.RouteConfiguration(
         name="gateway",
         virtual_hosts=[host],
-        # Where keys tell who calls, nobody may say of himself which user he is.
-        request_headers_to_remove=_IDENTITY if settings.api_keys_file else [],
         max_direct_response_body_size_bytes=wrappers_pb2.UInt32Value(
             value=max((len(page.body) for page in pages), default=0) + 4096
         ),
@@ -185,7 +182,8 @@ def _refuse(settings: GatewaySettings, match: Any, status: int, headers: Mapping
         "access-control-expose-headers": filters.EXPOSED_HEADERS,
         **(headers or {}),
     }
-    return [_direct(readable, status, told), _direct(match, status, headers)]
+    # Whoever may not call may know that there is nothing to call: /openapi.json tells it anyway.
+    return [_open(_direct(readable, status, told)), _open(_direct(match, status, headers))]
 
 
 def _match(rpc: Rpc, headers: Sequence[Any]) -> Any:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
+import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from services.chassis.settings import checked_secret
+
+# Linux takes no longer path for a socket.
+_LONGEST_SOCKET_PATH: Final = 100
 
 
 class GatewaySettings(BaseSettings):
@@ -27,7 +34,15 @@ class GatewaySettings(BaseSettings):
     retrieval_address: str = Field(default="127.0.0.1:50052", description="host:port of retrieval; several by comma")
     experiments_address: str = Field(default="127.0.0.1:50053", description="host:port of experiments; several by comma")
 
-    api_keys_file: Path | None = Field(default=None, description="file with a `name: key` a line; every call needs one")
+    api_keys_file: Path | None = Field(
+        default=None, description="file of API keys that `make key` writes; every call needs one (see secure.md)"
+    )
+    gateway_secret: SecretStr = Field(
+        default=SecretStr(""), description="shared with the services, which then take only calls that the gateway has signed"
+    )
+    jwt_tenant_claim: str = Field(default="tenant", min_length=1, description="claim of a token that names the tenant")
+    jwt_scopes_claim: str = Field(default="scope", min_length=1, description="claim of a token that lists the scopes")
+    jwt_groups_claim: str = Field(default="groups", min_length=1, description="claim of a token that lists the user's groups")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="origins that browsers may call from, by comma, `*` for all; empty for loopback's"
     )
@@ -45,6 +60,11 @@ class GatewaySettings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("gateway_secret")
+    @classmethod
+    def _long_enough(cls, value: SecretStr) -> SecretStr:
+        return checked_secret(value)
 
     @field_validator("log_level")
     @classmethod
@@ -96,10 +116,33 @@ class GatewaySettings(BaseSettings):
     def _keys_off_loopback(self) -> GatewaySettings:
         if not is_loopback(self.listen_host) and self.api_keys_file is None:
             raise ValueError(
-                f"LISTEN_HOST is {self.listen_host!r}, which others can reach, and API_KEYS_FILE is not set: write a "
-                "`name: key` a line into a file and name it in API_KEYS_FILE, or listen on 127.0.0.1"
+                f"LISTEN_HOST is {self.listen_host!r}, which others can reach, and API_KEYS_FILE is not set: make a key by "
+                "`make key` and name its file in API_KEYS_FILE, or listen on 127.0.0.1"
             )
         return self
+
+    @model_validator(mode="after")
+    def _secret_needs_keys(self) -> GatewaySettings:
+        if self.gateway_secret.get_secret_value() and not self.is_guarded:
+            raise ValueError(
+                "GATEWAY_SECRET is set, so that services take only signed calls, and nothing tells the gateway who calls: set "
+                "API_KEYS_FILE, or leave the secret out"
+            )
+        return self
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether callers have to say who they are."""
+        return self.api_keys_file is not None
+
+    @property
+    def authorizer_socket(self) -> Path:
+        """Where Envoy asks its authorizer."""
+        usual = (self.data_dir / "gateway" / "authorizer.sock").absolute()
+        if len(str(usual)) <= _LONGEST_SOCKET_PATH:
+            return usual
+        name = hashlib.sha256(str(usual).encode()).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"penstock-{name}" / "authorizer.sock"
 
 
 def split_addresses(value: str) -> list[str]:

@@ -39,11 +39,19 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ROUTE_NOT_FOUND: _ErrorReason.ValueType  # 5
     """NOT_FOUND. No route of the gateway has this path and method."""
     ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 6
-    """UNAUTHENTICATED. The gateway demands an API key and the call has none that it knows."""
+    """UNAUTHENTICATED. The gateway demands an API key or a token and the call has none that is valid; or a service was reached past the
+    gateway, without the signature that only the gateway can make.
+    """
     ERROR_REASON_METHOD_NOT_FOUND: _ErrorReason.ValueType  # 7
     """UNIMPLEMENTED. The service has no such method."""
     ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 8
-    """PERMISSION_DENIED. The caller may see what it asks to change, and may not change it. Example metadata: {"collection": "docs"}."""
+    """PERMISSION_DENIED. The caller may see what it asks to change, and may not change it; or its API key lacks the scope that the call
+    asks for. Example metadata: {"collection": "docs"}, {"key": "psk_4f1d9a0b2c3e", "scope": "retrieval:write"}.
+    """
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 9
+    """RESOURCE_EXHAUSTED. The API key, or its tenant, has used what its limits allow; `google.rpc.RetryInfo` says when to come back.
+    Example metadata: {"limit": "requests_per_minute", "of": "key", "allowed": "60"}.
+    """
     ERROR_REASON_MODEL_NOT_FOUND: _ErrorReason.ValueType  # 20
     """NOT_FOUND. No engine in reach serves a model of this name; not retryable before one does. Example metadata: {"model": "gpt-x"}."""
     ERROR_REASON_MODEL_CAPABILITY_MISSING: _ErrorReason.ValueType  # 21
@@ -153,6 +161,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION. Another experiment stands in the way. Example metadata: {"experiment": "e1", "other": "e2"}."""
     ERROR_REASON_PROMOTION_NOT_FOUND: _ErrorReason.ValueType  # 68
     """NOT_FOUND. Example metadata: {"promotion": "7"}."""
+    ERROR_REASON_OPTIMIZATION_NOT_FOUND: _ErrorReason.ValueType  # 71
+    """NOT_FOUND. Example metadata: {"optimization": "o1"}."""
+    ERROR_REASON_OPTIMIZATION_ALREADY_EXISTS: _ErrorReason.ValueType  # 72
+    """ALREADY_EXISTS. Example metadata: {"optimization": "o1"}."""
+    ERROR_REASON_OPTIMIZATION_UNSUPPORTED: _ErrorReason.ValueType  # 73
+    """FAILED_PRECONDITION. Nothing here can do what the optimization asks for; the message says why. Example metadata:
+    {"type": "PRUNING"}.
+    """
     ERROR_REASON_DATABASE_UNAVAILABLE: _ErrorReason.ValueType  # 80
     """UNAVAILABLE. The database does not answer. A write that was under way is kept whole or not at all; a create may be repeated
     with its request_id. Retry.
@@ -190,11 +206,19 @@ ERROR_REASON_UNSUPPORTED_CONTENT_TYPE: ErrorReason.ValueType  # 4
 ERROR_REASON_ROUTE_NOT_FOUND: ErrorReason.ValueType  # 5
 """NOT_FOUND. No route of the gateway has this path and method."""
 ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 6
-"""UNAUTHENTICATED. The gateway demands an API key and the call has none that it knows."""
+"""UNAUTHENTICATED. The gateway demands an API key or a token and the call has none that is valid; or a service was reached past the
+gateway, without the signature that only the gateway can make.
+"""
 ERROR_REASON_METHOD_NOT_FOUND: ErrorReason.ValueType  # 7
 """UNIMPLEMENTED. The service has no such method."""
 ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 8
-"""PERMISSION_DENIED. The caller may see what it asks to change, and may not change it. Example metadata: {"collection": "docs"}."""
+"""PERMISSION_DENIED. The caller may see what it asks to change, and may not change it; or its API key lacks the scope that the call
+asks for. Example metadata: {"collection": "docs"}, {"key": "psk_4f1d9a0b2c3e", "scope": "retrieval:write"}.
+"""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 9
+"""RESOURCE_EXHAUSTED. The API key, or its tenant, has used what its limits allow; `google.rpc.RetryInfo` says when to come back.
+Example metadata: {"limit": "requests_per_minute", "of": "key", "allowed": "60"}.
+"""
 ERROR_REASON_MODEL_NOT_FOUND: ErrorReason.ValueType  # 20
 """NOT_FOUND. No engine in reach serves a model of this name; not retryable before one does. Example metadata: {"model": "gpt-x"}."""
 ERROR_REASON_MODEL_CAPABILITY_MISSING: ErrorReason.ValueType  # 21
@@ -304,6 +328,14 @@ ERROR_REASON_EXPERIMENT_CONFLICT: ErrorReason.ValueType  # 67
 """FAILED_PRECONDITION. Another experiment stands in the way. Example metadata: {"experiment": "e1", "other": "e2"}."""
 ERROR_REASON_PROMOTION_NOT_FOUND: ErrorReason.ValueType  # 68
 """NOT_FOUND. Example metadata: {"promotion": "7"}."""
+ERROR_REASON_OPTIMIZATION_NOT_FOUND: ErrorReason.ValueType  # 71
+"""NOT_FOUND. Example metadata: {"optimization": "o1"}."""
+ERROR_REASON_OPTIMIZATION_ALREADY_EXISTS: ErrorReason.ValueType  # 72
+"""ALREADY_EXISTS. Example metadata: {"optimization": "o1"}."""
+ERROR_REASON_OPTIMIZATION_UNSUPPORTED: ErrorReason.ValueType  # 73
+"""FAILED_PRECONDITION. Nothing here can do what the optimization asks for; the message says why. Example metadata:
+{"type": "PRUNING"}.
+"""
 ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 80
 """UNAVAILABLE. The database does not answer. A write that was under way is kept whole or not at all; a create may be repeated
 with its request_id. Retry.

@@ -1,0 +1,1 @@
+"""Decides, beside Envoy, who may call what."""
