@@ -206,7 +206,7 @@ def _tool(field: str, tool: _Tool) -> FunctionTool:
 
 
 def _choice(choice: str | _Choice | None) -> Any:
-    if choice is None or choice in {"auto", "none", "required"}:
+    if choice is None or choice in ("auto", "none", "required"):
         return choice
     if isinstance(choice, _Choice) and choice.type == "function" and choice.name:
         return msgspec.convert({"type": "function", "function": {"name": choice.name}}, NamedTool)
