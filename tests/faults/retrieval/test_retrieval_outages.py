@@ -112,6 +112,7 @@ async def test_another_process_ends_what_a_killed_one_began(suite: Retrieval, tm
         with pytest.raises(grpc.aio.AioRpcError):
             await adding
         suite.embedder.delay = 0.0
+        await suite.release_leases()
         documents: Any = document_service_pb2_grpc.DocumentServiceStub(other.channel)
         request = document_service_pb2.GetDocumentRequest(collection="docs", document="d249")
         async with asyncio.timeout(50):
