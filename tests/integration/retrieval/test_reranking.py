@@ -20,10 +20,13 @@ QUERY = "When is the old pump oiled?"
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def ranked(suite: Retrieval) -> "AsyncIterator[Retrieval]":
-    """Twelve passages of which the last by words is the right one."""
+    """Twelve passages. By words the last is the right one, and no two of the others are alike."""
     await suite.create("rank")
     await suite.add(
-        *({"document": f"d{number}", "text": f"The old pump number {number} is oiled by hand."} for number in range(11)),
+        *(
+            {"document": f"d{number}", "text": f"The old pump is oiled by hand{' or by foot' * number}."}
+            for number in range(11)
+        ),
         {"document": "right", "text": "Every pump gets its grease on Tuesday."},
         collection="rank",
     )
