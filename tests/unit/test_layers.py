@@ -35,6 +35,8 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     "services/inference/workers/borrowed.py": ({"grpc"}, "the adapter of an engine that runs in another process"),
     "services/inference/workers/house.py": ({"grpc"}, "the type of the channel to that process"),
     "services/chassis/cache/redis_cache.py": ({"valkey"}, "the adapter of Redis"),
+    "services/gateway/authorizer/redis_counters.py": ({"valkey"}, "the adapter of Redis"),
+    "services/experiments/optimization/suite_target.py": ({"grpc", "protobuf"}, "the adapter of retrieval and inference"),
     "services/gateway/*.py": ({"protobuf", "envoy"}, "the gateway's domain is the contract and Envoy's configuration"),
 }
 

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
@@ -19,14 +19,17 @@ from services.chassis.seal import Seal
 from services.chassis.telemetry import start_logging
 from services.gateway.authorizer.calls import Calls
 from services.gateway.authorizer.decisions import Authorizer, Claims
+from services.gateway.authorizer.ended import Ended
 from services.gateway.authorizer.keyfile import KeyFile
+from services.gateway.authorizer.limits import RENEW_SECONDS, Limiter
 from services.gateway.authorizer.protocol import Decisions
+from services.gateway.authorizer.redis_counters import RedisCounters
 from services.gateway.bootstrap import DESCRIPTORS
 from services.gateway.contract import Contract
 from services.gateway.settings import GatewaySettings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
 _PR_SET_PDEATHSIG: Final = 1
 _BACKLOG: Final = 1024
@@ -84,25 +87,46 @@ async def _serve(settings: GatewaySettings) -> None:
         Claims(settings.jwt_tenant_claim, settings.jwt_scopes_claim, settings.jwt_groups_claim),
     )
     keys = KeyFile(settings.api_keys_file, authorizer.take)
+    counters = RedisCounters(settings.redis_url.get_secret_value()) if settings.redis_url.get_secret_value() else None
+    limiter = Limiter(counters)
+    releases: set[asyncio.Task[None]] = set()
+    ended = Ended(settings.ended_pipe, lambda lease: _kept(releases, limiter.release(lease)))
     socket = settings.authorizer_socket
     socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     socket.unlink(missing_ok=True)
     # Who reaches the socket could ask which keys are good: it is this user's alone.
     mask = os.umask(0o177)
     try:
-        server = await loop.create_unix_server(lambda: Decisions(authorizer), path=str(socket), backlog=_BACKLOG)
+        server = await loop.create_unix_server(lambda: Decisions(authorizer, limiter), path=str(socket), backlog=_BACKLOG)
     finally:
         os.umask(mask)
     gc.collect()
     gc.freeze()
-    watching = asyncio.create_task(keys.watch())
+    duties = {asyncio.create_task(keys.watch()), asyncio.create_task(_renew(limiter))}
     stopping = asyncio.create_task(stop.wait())
     async with server:
-        await asyncio.wait({watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    if watching.done():
-        # Without it revoked keys would stay good; better another process than that.
-        watching.result()
-    watching.cancel()
+        await asyncio.wait({*duties, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    ended.close()
+    for duty in duties:
+        if duty.done():
+            # Without it revoked keys would stay good, or calls uncounted; better another process than that.
+            duty.result()
+        duty.cancel()
+    if counters is not None:
+        await counters.close()
+
+
+async def _renew(limiter: Limiter) -> None:
+    while True:
+        await asyncio.sleep(RENEW_SECONDS)
+        await limiter.renew()
+
+
+def _kept(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
+    """Runs the work; a task that nobody holds could be lost."""
+    task = asyncio.ensure_future(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Final, cast
 
 from services.chassis.errors import Failure
 from services.gateway.authorizer.refusals import refusal
+from services.gateway.headers import LEASE_HEADER
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from services.gateway.authorizer.decisions import Authorizer, Caller
+    from services.gateway.authorizer.keyring import Limits
+    from services.gateway.authorizer.limits import Limiter
 
 _END: Final = b"\r\n\r\n"
 _LARGEST: Final = 128 * 1024
@@ -24,8 +29,10 @@ _log = logging.getLogger(__name__)
 class Decisions(asyncio.Protocol):
     """One connection from Envoy."""
 
-    def __init__(self, authorizer: Authorizer) -> None:
+    def __init__(self, authorizer: Authorizer, limiter: Limiter) -> None:
         self._authorizer = authorizer
+        self._limiter = limiter
+        self._counting: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport | None = None
         self._received = b""
 
@@ -56,6 +63,11 @@ class Decisions(asyncio.Protocol):
             headers[name.lower()] = value.strip()
         try:
             who = self._authorizer.caller(verb, path, headers)
+            tenant = self._authorizer.tenant_limits(who)
+            if who.limits or tenant:
+                # Envoy sends no further request before this one is answered.
+                self._counting = asyncio.ensure_future(self._counted(who, tenant, headers, path))
+                return
         except Failure as failure:
             self._write(refusal(failure, headers, path))
             return
@@ -64,10 +76,24 @@ class Decisions(asyncio.Protocol):
             _log.exception("defect in a decision")
             self._write(_DEFECT)
             return
-        self._write(self._allowed(who))
+        self._write(_HEAD + self._authorizer.granted(who) + b"\r\n")
 
-    def _allowed(self, who: Caller) -> bytes:
-        return _HEAD + self._authorizer.granted(who) + b"\r\n"
+    async def _counted(self, who: Caller, tenant: Limits, headers: Mapping[str, str], path: str) -> None:
+        try:
+            taken = await self._limiter.take(who, tenant)
+        except Failure as failure:
+            self._write(refusal(failure, headers, path))
+            return
+        except Exception:  # noqa: BLE001 (as above)
+            _log.exception("defect in a limit")
+            self._write(_DEFECT)
+            return
+        if self._transport is None:
+            # The caller left while it was counted: nobody will tell of the call's end.
+            await self._limiter.release(taken.lease)
+            return
+        lease = f"{LEASE_HEADER}: {taken.lease}\r\n".encode() if taken.lease else b""
+        self._write(_HEAD + self._authorizer.granted(who) + lease + taken.headers + b"\r\n")
 
     def _write(self, response: bytes) -> None:
         if self._transport is not None:
