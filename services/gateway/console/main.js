@@ -5,6 +5,7 @@ import { failure } from "./components/page.js";
 import { element, make, recall, remember } from "./dom.js";
 import { currentLanguage, say, setLanguage, startLanguage } from "./i18n.js";
 import { ask, focusQuestion, isAnswering, resume, startConversation, startHistory, stop } from "./pages/chat.js";
+import { collectionsPage } from "./pages/collections.js";
 import { isOpen, startRouter } from "./router.js";
 
 const SAMPLE = "penstock-docs";
@@ -159,7 +160,7 @@ function failed(problem) {
   if (!(problem instanceof ApiError)) throw problem;
   if (problem.reason === "UNAUTHENTICATED") element("key-dialog", HTMLDialogElement).showModal();
   else if (isOpen("chat")) announce("historyFailed");
-  else element("page", HTMLElement).append(failure(problem));
+  else element("page", HTMLElement).firstElementChild?.append(failure(problem));
 }
 
 async function start() {
@@ -173,7 +174,7 @@ async function start() {
   }));
   listen();
   startHistory(failed);
-  const pages = {};
+  const pages = { collections: collectionsPage };
   startRouter(element("chat", HTMLElement), element("page", HTMLElement), pages, failed);
   if (isOpen("chat")) focusQuestion();
   // What another page has added or loaded is there to be chosen.

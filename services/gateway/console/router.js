@@ -1,4 +1,5 @@
 // @ts-check
+import { make } from "./dom.js";
 
 /**
  * A page that is made when it is opened. What it starts (watching, asking again and again) ends with its signal.
@@ -44,9 +45,11 @@ async function open(chat, root) {
   }
   chat.hidden = page !== "chat";
   root.hidden = page === "chat";
-  root.replaceChildren();
   root.scrollTop = 0;
-  await pages.get(page)?.(root, name, opened.signal);
+  // Each page has a room of its own: one that was left while it loaded writes nothing into the next.
+  const room = make("div", { class: "page" });
+  root.replaceChildren(room);
+  await pages.get(page)?.(room, name, opened.signal);
 }
 
 /**

@@ -7,7 +7,7 @@ import { isOpen } from "../router.js";
 /** @typedef {import("../api.js").DocumentInput} DocumentInput */
 
 const MAX_BYTES = 16 * 1024 * 1024;
-export const NAME = /^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$/;
+export const NAME = /^[a-z0-9]([a-z0-9._\-]{0,62}[a-z0-9])?$/;
 const WORD = "application/vnd.openxmlformats-officedocument.wordprocessingml.document";
 export const MEDIA_TYPES = new Map([
   ["md", "text/markdown"], ["markdown", "text/markdown"], ["html", "text/html"], ["htm", "text/html"],
