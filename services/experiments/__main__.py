@@ -16,9 +16,11 @@ from penstock.experiments.v1 import (
     assignment_service_pb2_grpc,
     experiment_service_pb2_grpc,
     outcome_service_pb2_grpc,
+    quality_service_pb2_grpc,
     result_service_pb2_grpc,
 )
 
+from services.chassis.channels import open_channel
 from services.chassis.postgres import open_pool
 from services.chassis.server import Served, run
 from services.chassis.settings import read
@@ -29,6 +31,10 @@ from services.experiments.configuration import ConfigurationFeed
 from services.experiments.lifecycle import Experiments
 from services.experiments.openfeature_handlers import OpenFeatureService
 from services.experiments.outcomes import Outcomes
+from services.experiments.quality.assessor import Assessor
+from services.experiments.quality.handlers import QualityService
+from services.experiments.quality.inference_embedder import InferenceEmbedder
+from services.experiments.quality.relevance import Relevance
 from services.experiments.settings import ExperimentsSettings
 from services.experiments.stores.postgres import PostgresStore
 
@@ -76,6 +82,11 @@ async def build(settings: ExperimentsSettings, stack: AsyncExitStack, lifecycle:
             handlers.ResultService(store, analyst),
             result_service_pb2_grpc.add_ResultServiceServicer_to_server,
         ),
+        Served(
+            f"{_PACKAGE}.QualityService",
+            QualityService(Assessor(Relevance(await _embedder(settings, stack)))),
+            quality_service_pb2_grpc.add_QualityServiceServicer_to_server,
+        ),
         # Providers of OpenFeature that were built for flagd speak one or the other.
         Served(
             "flagd.evaluation.v1.Service",
@@ -88,6 +99,12 @@ async def build(settings: ExperimentsSettings, stack: AsyncExitStack, lifecycle:
             flagd_v2_grpc.add_ServiceServicer_to_server,
         ),
     ]
+
+
+async def _embedder(settings: ExperimentsSettings, stack: AsyncExitStack) -> InferenceEmbedder | None:
+    if not settings.inference_address:
+        return None
+    return InferenceEmbedder(await open_channel(stack, settings.inference_address), settings.quality_embedder)
 
 
 def _in_background(stack: AsyncExitStack, work: Coroutine[None, None, None]) -> None:

@@ -22,6 +22,7 @@ from penstock.experiments.v1 import (
     assignment_service_pb2,
     experiment_service_pb2,
     outcome_service_pb2,
+    quality_service_pb2,
     result_service_pb2,
 )
 from penstock.inference.v1 import embedding_service_pb2, generation_service_pb2, model_service_pb2
@@ -51,6 +52,7 @@ MODULES: tuple[Any, ...] = (
     experiment_service_pb2,
     assignment_service_pb2,
     outcome_service_pb2,
+    quality_service_pb2,
     result_service_pb2,
 )
 METHODS: dict[str, MethodDescriptor] = {

@@ -16,6 +16,9 @@ from penstock.experiments.v1 import (
     experiment_service_pb2,
     experiment_service_pb2_grpc,
     outcome_service_pb2_grpc,
+    quality_pb2,
+    quality_service_pb2,
+    quality_service_pb2_grpc,
     result_service_pb2,
     result_service_pb2_grpc,
 )
@@ -133,6 +136,7 @@ class AsyncClient:
         self._assignments = assignment_service_pb2_grpc.AssignmentServiceStub(self.channel)
         self._outcomes = outcome_service_pb2_grpc.OutcomeServiceStub(self.channel)
         self._results = result_service_pb2_grpc.ResultServiceStub(self.channel)
+        self._quality = quality_service_pb2_grpc.QualityServiceStub(self.channel)
 
     async def aclose(self) -> None:
         """Closes the connection; calls that still run are cancelled."""
@@ -571,6 +575,23 @@ class AsyncClient:
         """Counts and means per variant so far, and what their comparison with the control shows."""
         request = result_service_pb2.GetResultsRequest(experiment=experiment)
         return await self._call(self._results.GetResults, request, timeout)
+
+    async def assess_quality(
+        self,
+        text: str,
+        *,
+        question: str = "",
+        contexts: Iterable[str] = (),
+        reference: str = "",
+        language: str = "",
+        keywords: Iterable[str] = (),
+        timeout: float | None = None,
+    ) -> quality_pb2.QualityAssessment:
+        """Judges a text by criteria, each scored, abstained or failed by itself."""
+        request = quality_service_pb2.AssessQualityRequest(
+            text=text, question=question, contexts=contexts, reference=reference, language=language, keywords=keywords
+        )
+        return (await self._call(self._quality.AssessQuality, request, timeout)).assessment
 
     async def _call(
         self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request, timeout: float | None

@@ -17,6 +17,7 @@ from penstock.experiments.v1 import (
     assignment_service_pb2,
     experiment_service_pb2,
     outcome_service_pb2,
+    quality_service_pb2,
     result_service_pb2,
 )
 from penstock.inference.v1 import (
@@ -46,6 +47,7 @@ _SERVICES: Final = (
     assignment_service_pb2,
     experiment_service_pb2,
     outcome_service_pb2,
+    quality_service_pb2,
     result_service_pb2,
     embedding_service_pb2,
     generation_service_pb2,

@@ -1,0 +1,1 @@
+"""How good a text is, by criteria that need no language model."""
