@@ -130,7 +130,7 @@ class Models:
         """The model that generates or extracts under this name; `auto` and the empty name mean `auto`.
 
         Raises:
-            Failure: MODEL_NOT_FOUND; MODEL_CAPABILITY_MISSING if it only embeds.
+            Failure: MODEL_NOT_FOUND; ENGINE_UNAVAILABLE if what served it is away; MODEL_CAPABILITY_MISSING if it only embeds.
         """
         return self._find(name, WRITING)
 
@@ -169,7 +169,7 @@ class Models:
         """The model that embeds under this name; `auto` and the empty name mean `auto`.
 
         Raises:
-            Failure: MODEL_NOT_FOUND; MODEL_CAPABILITY_MISSING if it does not embed.
+            Failure: As `writer`; MODEL_CAPABILITY_MISSING if it does not embed.
         """
         return self._find(name, EMBEDDING)
 
@@ -222,7 +222,7 @@ class Models:
         if name in {"", AUTO}:
             found = self._auto_found(capabilities)
             if found is None:
-                raise self._not_found(AUTO)
+                raise self._away(AUTO, capabilities) or self._not_found(AUTO)
             return found
         named = self._named.get(name, [])
         able = [found for found in named if _can(found.model, capabilities)]
@@ -236,7 +236,19 @@ class Models:
                 f"model {name!r} of engine {named[0].model.engine} lacks the capability {wanted}; ListModels names others",
                 metadata={"model": name, "capability": wanted},
             )
-        raise self._not_found(name)
+        raise self._away(name, capabilities) or self._not_found(name)
+
+    def _away(self, name: str, capabilities: tuple[Capability, ...]) -> Failure | None:
+        """ENGINE_UNAVAILABLE, where an engine that does not answer now has served this, or may well serve it once it is up."""
+        for known in self._known:
+            if known.reachable is not False:
+                continue
+            has_served = name == AUTO and any(_can(model, capabilities) for model in known.models)
+            if has_served or (not known.models and isinstance(known.engine, StartedAgain)):
+                message = f"model {name!r}: engine {known.engine.name} is not available, and no other serves it; try again"
+                metadata = {"engine": known.engine.name, "model": name}
+                return Failure(Reason.ENGINE_UNAVAILABLE, message, metadata=metadata, retry_after=1.0)
+        return None
 
     def _not_found(self, name: str) -> Failure:
         shown = name if len(name) <= 100 else f"{name[:100]}..."  # noqa: PLR2004 - what still reads well in a message

@@ -79,6 +79,40 @@ async def test_auto_without_any_model_says_so() -> None:
     assert caught.value.reason is Reason.MODEL_NOT_FOUND
 
 
+async def test_an_embedder_that_is_away_for_a_moment_is_told_apart_from_one_that_is_not_there() -> None:
+    minilm = ScriptedEngine("minilm", embedder("all-minilm-l6-v2"))
+    async with Models([minilm], probe_seconds=FAST) as models:
+        minilm.away = AWAY
+        await until(lambda: models.listed()[0].model.state is ModelState.UNREACHABLE)
+        with pytest.raises(Failure) as away:
+            models.embedder("auto")
+        with pytest.raises(Failure) as absent:
+            models.embedder("bge")
+        assert models.embedder("all-minilm-l6-v2").engine is minilm
+    assert away.value.reason is Reason.ENGINE_UNAVAILABLE
+    assert away.value.retry_after == 1.0
+    assert away.value.metadata == {"engine": "minilm", "model": "auto"}
+    assert absent.value.reason is Reason.MODEL_NOT_FOUND
+
+
+async def test_what_an_engine_that_is_being_started_has_is_not_yet_known() -> None:
+    class Starting(ScriptedEngine):
+        away_seconds = FAST
+
+    starting = Starting("llamacpp", writer("tiny", "llamacpp"))
+    starting.away = AWAY
+    async with Models([starting], probe_seconds=FAST) as models:
+        with pytest.raises(Failure) as caught:
+            models.writer("tiny")
+        assert caught.value.reason is Reason.ENGINE_UNAVAILABLE
+        starting.away = None
+        await until(lambda: bool(models.listed()))
+        assert models.writer("tiny").engine is starting
+        with pytest.raises(Failure) as caught:
+            models.writer("other")
+    assert caught.value.reason is Reason.MODEL_NOT_FOUND
+
+
 async def test_a_model_that_cannot_do_it_is_told_apart_from_none() -> None:
     async with Models(engines()) as models:
         with pytest.raises(Failure) as embedding:

@@ -59,7 +59,9 @@ class PolicyServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdatePolicy(self, request, context):
-        """Replaces the whole policy. It is written to the file before the call returns, and holds for all requests that come after.
+        """Replaces the whole policy. It is written to the file before the call returns, and holds from then on in the process that
+        answered. Where several processes serve (INFERENCE_WORKERS), the others are told at once, and follow within some
+        milliseconds, at the latest within two seconds.
         Errors: INVALID_ARGUMENT (INVALID_FIELD), ABORTED (POLICY_CHANGED), FAILED_PRECONDITION (POLICY_READ_ONLY).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -36,7 +36,9 @@ class PolicyServiceStub:
     GetPolicy: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.GetPolicyRequest, _policy_service_pb2.GetPolicyResponse]
     """Tells the policy in force."""
     UpdatePolicy: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.UpdatePolicyRequest, _policy_service_pb2.UpdatePolicyResponse]
-    """Replaces the whole policy. It is written to the file before the call returns, and holds for all requests that come after.
+    """Replaces the whole policy. It is written to the file before the call returns, and holds from then on in the process that
+    answered. Where several processes serve (INFERENCE_WORKERS), the others are told at once, and follow within some
+    milliseconds, at the latest within two seconds.
     Errors: INVALID_ARGUMENT (INVALID_FIELD), ABORTED (POLICY_CHANGED), FAILED_PRECONDITION (POLICY_READ_ONLY).
     """
 
@@ -48,7 +50,9 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     GetPolicy: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.GetPolicyRequest, _policy_service_pb2.GetPolicyResponse]  # type: ignore[assignment]
     """Tells the policy in force."""
     UpdatePolicy: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.UpdatePolicyRequest, _policy_service_pb2.UpdatePolicyResponse]  # type: ignore[assignment]
-    """Replaces the whole policy. It is written to the file before the call returns, and holds for all requests that come after.
+    """Replaces the whole policy. It is written to the file before the call returns, and holds from then on in the process that
+    answered. Where several processes serve (INFERENCE_WORKERS), the others are told at once, and follow within some
+    milliseconds, at the latest within two seconds.
     Errors: INVALID_ARGUMENT (INVALID_FIELD), ABORTED (POLICY_CHANGED), FAILED_PRECONDITION (POLICY_READ_ONLY).
     """
 
@@ -69,7 +73,9 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _policy_service_pb2.UpdatePolicyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_policy_service_pb2.UpdatePolicyResponse, _abc.Awaitable[_policy_service_pb2.UpdatePolicyResponse]]:
-        """Replaces the whole policy. It is written to the file before the call returns, and holds for all requests that come after.
+        """Replaces the whole policy. It is written to the file before the call returns, and holds from then on in the process that
+        answered. Where several processes serve (INFERENCE_WORKERS), the others are told at once, and follow within some
+        milliseconds, at the latest within two seconds.
         Errors: INVALID_ARGUMENT (INVALID_FIELD), ABORTED (POLICY_CHANGED), FAILED_PRECONDITION (POLICY_READ_ONLY).
         """
 
