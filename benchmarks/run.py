@@ -22,10 +22,13 @@ def run(title: str, *command: str) -> None:
     subprocess.run((sys.executable, "-m", *command), cwd=ROOT, check=True)
 
 
-def run_search(judged: Sequence[str]) -> None:
+def run_search(judged: Sequence[str], chunks: int) -> None:
     """Runs what needs a suite that runs already, on one of its own."""
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder, running(Path(folder), {}) as suite:
-        run("Search", "benchmarks.search_latency", "--target", suite.host)
+        environment = suite.run()["environment"]
+        assert isinstance(environment, dict)  # noqa: S101 - for the type checker
+        store = str(environment["QDRANT_URL"]).removeprefix("http://")
+        run("Search", "benchmarks.search_latency", "--target", suite.host, "--qdrant", store, "--chunks", str(chunks))
         run("Searches a second, kept and new", "benchmarks.search_throughput", "--target", suite.host)
         inference = suite.address("inference")
         run("Groundedness", "benchmarks.grounding", "--target", inference)
@@ -39,7 +42,8 @@ def main() -> None:
     """Reads the arguments and runs everything."""
     parser = argparse.ArgumentParser(description="All figures of docs/benchmarks.md.")
     parser.add_argument("--judged", nargs="+", default=[], help="folders of judged collections, for the quality of search")
-    judged = parser.parse_args().judged
+    parser.add_argument("--chunks", type=int, default=10_000, help="passages in the collection that is searched")
+    arguments = parser.parse_args()
     print(machine.described(), flush=True)
     run("First `make run`", "benchmarks.startup", "--fresh")
     run("Starts and memory", "benchmarks.startup")
@@ -49,7 +53,7 @@ def main() -> None:
     run("What one machine serves", "benchmarks.throughput")
     run("Ingestion", "benchmarks.ingestion")
     run("Chunking", "benchmarks.chunking_speed")
-    run_search(judged)
+    run_search(arguments.judged, arguments.chunks)
 
 
 if __name__ == "__main__":

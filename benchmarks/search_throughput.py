@@ -60,11 +60,12 @@ async def run(target: str, chunks: int, seconds: float) -> None:
             query = words.text(QUERY_WORDS)
             await measure(channel, collection, [query, query], search_pb2.SEARCH_MODE_HYBRID, 1)
             print("kept:", json.dumps(await kept(target, collection, query, seconds)), flush=True)
-            print("\nnew: p50 ms | p99 ms | embedding p50 | store p50 | searches/s")
+            print("\nnew: p50 ms | p99 ms | p95 less embedding | embedding p50 | store p50 | searches/s")
             began = time.monotonic()
             while time.monotonic() - began < seconds:
                 queries = [words.text(QUERY_WORDS) for _ in range(300)]
-                print(await measure(channel, collection, queries, search_pb2.SEARCH_MODE_HYBRID, _CONNECTIONS), flush=True)
+                cells, rate = await measure(channel, collection, queries, search_pb2.SEARCH_MODE_HYBRID, _CONNECTIONS)
+                print(" | ".join([*cells, f"{rate:.0f}"]), flush=True)
         finally:
             request = collection_service_pb2.DeleteCollectionRequest(collection=collection)
             await collections.DeleteCollection(request, timeout=60)
