@@ -91,6 +91,8 @@ async def _serve(service: str, settings: ServerSettings, build: Build) -> None:
         await stop.wait()
         _log.info("draining for at most %g s", settings.drain_seconds)
         await checks.enter_graceful_shutdown()
+        # Whoever spreads calls looks at the health once a second; a call that comes after the stop would be lost.
+        await asyncio.sleep(settings.drain_notice_seconds)
         lifecycle.draining.set()
         await server.stop(settings.drain_seconds)
     _log.info("stopped")

@@ -27,6 +27,11 @@ class ServerSettings(BaseSettings):
     drain_seconds: float = Field(
         default=10.0, ge=0, description="how long running calls may take to end once the server is told to stop"
     )
+    drain_notice_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        description="how long calls are still taken after that, so that the gateway sees it and sends them elsewhere",
+    )
     max_request_bytes: int = Field(default=32 * 1024 * 1024, ge=1024, description="largest request message accepted")
     gateway_secret: SecretStr = Field(
         default=SecretStr(""),

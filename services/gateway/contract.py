@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PACKAGE: Final = "penstock."
 _VARIABLE = re.compile(r"\{([a-z0-9_.]+)(?:=([^}]*))?\}")
+_Options = descriptor_pb2.MethodOptions
 _RAW: Final = httpbody_pb2.HttpBody.DESCRIPTOR.full_name
 # What an error's details may hold; without these descriptors the transcoder would answer errors with empty bodies.
 _ERROR_FILES: Final = (any_pb2, duration_pb2, status_pb2, error_details_pb2)
@@ -40,6 +41,8 @@ class Rpc:
     output_type: str
     client_streaming: bool
     server_streaming: bool
+    idempotent: bool
+    """Whether doing it again changes nothing, as the contract's `idempotency_level` says."""
     raw: bool
     """Whether the response is a google.api.HttpBody, passed on as it is."""
     raw_body: bool
@@ -151,6 +154,7 @@ class Contract:
                     output_type=method.output_type.removeprefix("."),
                     client_streaming=method.client_streaming,
                     server_streaming=method.server_streaming,
+                    idempotent=method.options.idempotency_level != _Options.IDEMPOTENCY_UNKNOWN,
                     raw=self._field_type(method.output_type.removeprefix("."), one.response_body) == _RAW,
                     raw_body=method.client_streaming
                     and self._field_type(method.input_type.removeprefix("."), one.body) == _RAW,

@@ -27,6 +27,7 @@ from services.gateway.authorization import authorization
 from services.gateway.clusters import BACKENDS
 from services.gateway.pages import FOLDER
 from services.gateway.replies import HEALTH_PATH
+from services.gateway.tokens import token_verification
 from services.gateway.typed import any_of, header_is
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def build_filters(settings: GatewaySettings, contract: Contract) -> list[Any]:
     ]
     # Before the authorizer, so that its refusals reach a browser in gRPC-Web's own shape.
     found.append(_filter("envoy.filters.http.grpc_web", grpc_web_pb2.GrpcWeb()))
+    if settings.jwt_jwks:
+        found.append(_filter("penstock.tokens", token_verification(settings)))
     if settings.is_guarded:
         found.append(_filter(AUTHENTICATION, authorization()))
     return [
@@ -123,8 +126,13 @@ def _compressor() -> Any:
                 min_content_length=wrappers_pb2.UInt32Value(value=512)
             )
         ),
-        compressor_library=TypedExtensionConfig(name="gzip", typed_config=any_of(gzip_pb2.Gzip())),
+        compressor_library=TypedExtensionConfig(name="gzip", typed_config=any_of(_gzip())),
     )
+
+
+def _gzip() -> Any:
+    """Little effort: what is saved by more of it is not worth its time."""
+    return gzip_pb2.Gzip(compression_level=gzip_pb2.Gzip.BEST_SPEED)
 
 
 def _health() -> Any:

@@ -26,6 +26,14 @@ function envoy_on_response(handle)
     return
   end
   local told = handle:headers():get("x-openai-error")
+  -- gRPC has one code for what HTTP tells apart.
+  if told ~= nil then
+    if told:find('"code": "request_too_large"', 1, true) ~= nil then
+      handle:headers():replace(":status", "413")
+    elseif told:find('"code": "timeout"', 1, true) ~= nil then
+      handle:headers():replace(":status", "408")
+    end
+  end
   handle:headers():remove("x-openai-error")
   -- Waits for the whole body; what was taken from the handle before is void afterwards.
   local body = handle:body(true)

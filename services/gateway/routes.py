@@ -41,7 +41,7 @@ def build_routes(settings: GatewaySettings, contract: Contract, pages: Sequence[
         domains=["*"],
         routes=[
             _preflight(),
-            *(route for page in pages for route in _page(page)),
+            *(route for page in pages for route in _page(page, is_secure=settings.tls_key_file is not None)),
             _to("/docs/", "/docs"),
             # What takes bodies of any size is not asked for theirs.
             *(route for rpc in contract.rpcs if rpc.raw_body for route in _rest(settings, rpc)),
@@ -73,10 +73,12 @@ def _preflight() -> Any:
     return _open(route)
 
 
-def _page(page: Page) -> list[Any]:
+def _page(page: Page, *, is_secure: bool) -> list[Any]:
     read = header_matches(":method", "GET|HEAD")
     known = header_is("if-none-match", page.etag)
     headers = {"cache-control": "no-cache", "etag": page.etag, **SECURITY_HEADERS}
+    if is_secure:
+        headers["strict-transport-security"] = "max-age=31536000"
     unchanged = _direct(route_components_pb2.RouteMatch(path=page.path, headers=[read, known]), 304, headers)
     whole = _direct(
         route_components_pb2.RouteMatch(path=page.path, headers=[read]),
@@ -131,14 +133,7 @@ def _rest(settings: GatewaySettings, rpc: Rpc) -> list[Any]:
         if accept:
             match.headers.append(header_contains("accept", accept))
         route = _route(match)
-        if rpc.raw_body:
-            # It takes as long as its sender needs, but may not pause for ever.
-            _forward(route, rpc.backend, timeout=0, idle=settings.stream_idle_timeout)
-        elif rpc.server_streaming:
-            _forward(route, rpc.backend, timeout=0, idle=settings.stream_idle_timeout)
-            route.response_headers_to_add.extend(set_header(name, value) for name, value in _UNBUFFERED.items())
-        else:
-            _forward(route, rpc.backend, timeout=settings.request_timeout, idle=0)
+        _limit(settings, route, rpc)
         route.typed_per_filter_config[transcoder].CopyFrom(filters.enabled())
         if rpc.body and not rpc.client_streaming:
             route.typed_per_filter_config[filters.BODY_LIMIT].CopyFrom(filters.enabled())
@@ -149,6 +144,27 @@ def _rest(settings: GatewaySettings, rpc: Rpc) -> list[Any]:
             route.typed_per_filter_config[filters.OPENAI_ERRORS].CopyFrom(filters.enabled())
         routes.append(route)
     return routes
+
+
+def _limit(settings: GatewaySettings, route: Any, rpc: Rpc) -> None:
+    """How long a call may take, whether it is tried again, and whether its answer is compressed."""
+    if rpc.raw_body:
+        # It takes as long as its sender needs, but may not pause for ever.
+        _forward(route, rpc.backend, timeout=0, idle=settings.stream_idle_timeout)
+    elif rpc.server_streaming:
+        _forward(route, rpc.backend, timeout=0, idle=settings.stream_idle_timeout)
+        route.response_headers_to_add.extend(set_header(name, value) for name, value in _UNBUFFERED.items())
+    else:
+        _forward(route, rpc.backend, timeout=settings.request_timeout, idle=0)
+        # The caller's own deadline, from `grpc-timeout`; a little before the service's, for Envoy tells it in REST's shape.
+        route.route.max_stream_duration.grpc_timeout_header_max.CopyFrom(seconds(0))
+        route.route.max_stream_duration.grpc_timeout_header_offset.CopyFrom(seconds(0.01))
+        if rpc.idempotent:
+            # Another one is asked where a service goes away in the middle of it, or cannot do it now.
+            route.route.retry_policy.retry_on += ",reset,unavailable"
+    if rpc.raw or not rpc.server_streaming:
+        # Of what may be either, the compressor leaves server-sent events alone.
+        route.typed_per_filter_config[filters.COMPRESSOR].CopyFrom(filters.enabled())
 
 
 def _refusals(settings: GatewaySettings, rpcs: Sequence[Rpc], pages: Sequence[Page]) -> list[Any]:
@@ -198,7 +214,7 @@ def _forward(route: Any, cluster: str, *, timeout: float, idle: float) -> None:
     action.timeout.CopyFrom(seconds(timeout))
     action.idle_timeout.CopyFrom(seconds(idle))
     # Only what certainly reached no handler is tried again.
-    action.retry_policy.retry_on = "connect-failure,refused-stream"
+    action.retry_policy.retry_on = "connect-failure,refused-stream,reset-before-request"
     action.retry_policy.num_retries.value = 2
     elsewhere = action.retry_policy.retry_host_predicate.add(name="envoy.retry_host_predicates.previous_hosts")
     elsewhere.typed_config.CopyFrom(any_of(previous_hosts_pb2.PreviousHostsPredicate()))

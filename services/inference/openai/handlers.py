@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from google.api.httpbody_pb2 import HttpBody
 from penstock.inference.v1 import openai_service_pb2, openai_service_pb2_grpc
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from services.inference.serving import Serves
 
 _log = logging.getLogger(__name__)
+_READING: Final = "retrieval:read"
 
 
 class Writer(Protocol):
@@ -155,7 +156,7 @@ class OpenAIService(openai_service_pb2_grpc.OpenAIServiceServicer):
     ) -> openai_service_pb2.ListOpenAIModelsResponse:
         """The models in reach, as OpenAI lists them, and the collections that can be asked like models."""
         names: Sequence[str] = ()
-        if self._answers is not None:
+        if self._answers is not None and _may_read():
             try:
                 names = await self._answers.names()
             except Failure as failure:
@@ -205,7 +206,16 @@ class OpenAIService(openai_service_pb2_grpc.OpenAIServiceServicer):
         if self._answers is None:
             message = f"model {asked.model[:256]!r}: this service knows no retrieval service; set its RETRIEVAL_ADDRESS"
             raise Failure(Reason.MODEL_NOT_FOUND, message, metadata={"model": asked.model[:256]})
+        if not _may_read():
+            # The gateway let it in as inference; what it asks for is documents.
+            message = f"model {asked.model[:256]!r}: the API key must be good for {_READING} too"
+            raise Failure(Reason.PERMISSION_DENIED, message, metadata={"scope": _READING})
         return self._answers.answer(collections.question_of(asked, wanted))
+
+
+def _may_read() -> bool:
+    scopes = current_call().scopes
+    return not scopes or _READING in scopes.split()
 
 
 async def _gathered(

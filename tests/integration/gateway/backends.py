@@ -40,6 +40,7 @@ from penstock.retrieval.v1 import (
 
 from services.chassis.errors import Failure, Reason
 from services.chassis.status import to_status
+from services.inference.openai.errors import with_error_body
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Mapping
@@ -65,6 +66,17 @@ class Seen:
     bodies: list[Any] = field(default_factory=list)
     started: threading.Event = field(default_factory=threading.Event)
     cancelled: threading.Event = field(default_factory=threading.Event)
+    hold: threading.Event = field(default_factory=threading.Event)
+    """While it is set, calls that answer once begin and do not end."""
+    sent: int = 0
+    """Bytes of the model `flood`."""
+
+    async def wait(self) -> None:
+        """Holds the call, if it is to be held."""
+        if self.hold.is_set():
+            self.started.set()
+            while self.hold.is_set():  # noqa: ASYNC110 - another thread sets it
+                await asyncio.sleep(0.02)
 
     def note(self, context: Any, body: Any = None) -> None:
         self.metadata.append({name: value for name, value in context.invocation_metadata() if isinstance(value, str)})
@@ -84,6 +96,7 @@ class Generation(generation_service_pb2_grpc.GenerationServiceServicer):
 
     async def Generate(self, request: Any, context: Any) -> Any:
         self.seen.note(context, request)
+        await self.seen.wait()
         if request.model == "missing":
             await fail(context, Failure(Reason.MODEL_NOT_FOUND, "model: no such model", metadata={"model": "missing"}))
         if request.model == "busy":
@@ -103,19 +116,27 @@ class Generation(generation_service_pb2_grpc.GenerationServiceServicer):
             for word in request.prompt.split():
                 yield response(delta=generation_service_pb2.GenerationDelta(text=word))
                 await asyncio.sleep(0.01)
+            while request.model == "flood":
+                text = "." * 65536
+                yield response(delta=generation_service_pb2.GenerationDelta(text=text))
+                self.seen.sent += len(text)
             if request.model == "endless":
                 self.seen.started.set()
                 while True:
                     yield response(delta=generation_service_pb2.GenerationDelta(text="."))
                     await asyncio.sleep(0.02)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):
             self.seen.cancelled.set()
             raise
         yield response(finished=generation_service_pb2.GenerationFinished(finish_reason=generation_pb2.FINISH_REASON_STOP))
 
 
 class Models(model_service_pb2_grpc.ModelServiceServicer):
+    def __init__(self, seen: Seen) -> None:
+        self.seen = seen
+
     async def ListModels(self, request: Any, context: Any) -> Any:  # noqa: ARG002 (the signature is gRPC's)
+        await self.seen.wait()
         return model_service_pb2.ListModelsResponse()
 
 
@@ -130,6 +151,10 @@ class OpenAI(openai_service_pb2_grpc.OpenAIServiceServicer):
         if asked["model"] == "m":
             told = (("x-openai-error", json.dumps(OPENAI_ERROR)),)
             await fail(context, Failure(Reason.MODEL_NOT_FOUND, "model: no such model"), trailers=told)
+        for name, reason in (("late", Reason.DEADLINE_EXCEEDED), ("large", Reason.REQUEST_TOO_LARGE)):
+            if asked["model"] == name:
+                raised = with_error_body(Failure(reason, name))
+                await fail(context, raised, trailers=tuple(raised.trailers.items()))
         if asked["model"] == "plain":
             await fail(context, Failure(Reason.INVALID_FIELD, 'a "quoted" field'))
         if not asked.get("stream"):
@@ -202,12 +227,12 @@ class Results(result_service_pb2_grpc.ResultServiceServicer):
         return result_service_pb2.GetResultsResponse(experiment=request.experiment, variants=[counts])
 
 
-async def start(name: str, port: int, seen: Seen) -> grpc.aio.Server:
+async def start(name: str, port: int, seen: Seen) -> tuple[grpc.aio.Server, health_aio.HealthServicer]:
     """Starts one of the three services on the port."""
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 40 << 20)])
     if name == "inference":
         generation_service_pb2_grpc.add_GenerationServiceServicer_to_server(Generation(seen), server)
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(Models(), server)  # type: ignore[abstract] # the rest is UNIMPLEMENTED
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(Models(seen), server)  # type: ignore[abstract] # the rest is UNIMPLEMENTED
         openai_service_pb2_grpc.add_OpenAIServiceServicer_to_server(OpenAI(seen), server)  # type: ignore[abstract] # the rest is UNIMPLEMENTED
     elif name == "retrieval":
         search_service_pb2_grpc.add_SearchServiceServicer_to_server(Search(seen), server)
@@ -223,7 +248,7 @@ async def start(name: str, port: int, seen: Seen) -> grpc.aio.Server:
     if server.add_insecure_port(f"127.0.0.1:{port}") != port:
         raise OSError(f"port {port} is taken")
     await server.start()
-    return server
+    return server, health
 
 
 class Backends:
@@ -232,7 +257,7 @@ class Backends:
     def __init__(self, ports: Mapping[str, int]) -> None:
         self.ports = ports
         self.seen = Seen()
-        self._servers: dict[str, grpc.aio.Server] = {}
+        self._servers: dict[str, tuple[grpc.aio.Server, health_aio.HealthServicer]] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
@@ -252,8 +277,16 @@ class Backends:
     def start(self, name: str) -> None:
         self._servers[name] = self._run(start(name, self.ports[name], self.seen))
 
-    def stop(self, name: str) -> None:
-        self._run(self._servers.pop(name).stop(None))
+    def stop(self, name: str, grace: float | None = None, notice: float = 0) -> None:
+        """Stops a service: at once, or after it has said for `notice` seconds that it will."""
+        self._run(self._stop(name, grace, notice))
+
+    async def _stop(self, name: str, grace: float | None, notice: float) -> None:
+        server, health = self._servers.pop(name)
+        if notice:
+            await health.enter_graceful_shutdown()
+            await asyncio.sleep(notice)
+        await server.stop(grace)
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=20)

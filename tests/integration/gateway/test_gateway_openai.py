@@ -57,6 +57,12 @@ def test_the_service_s_error_object_is_passed_on(gateway: Gateway, stream: bool)
     assert "x-openai-error" not in response.headers
 
 
+@pytest.mark.parametrize(("model", "status", "code"), [("late", 408, "timeout"), ("large", 413, "request_too_large")])
+def test_statuses_that_grpc_does_not_tell_apart(gateway: Gateway, model: str, status: int, code: str) -> None:
+    response = gateway.http.post(CHAT, json={"model": model})
+    assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+
+
 def test_a_unary_call_s_error_object_is_passed_on(gateway: Gateway) -> None:
     response = gateway.http.post("/openai/v1/embeddings", json={"input": "bad"})
     assert (response.status_code, response.json()) == (404, OPENAI_ERROR)
