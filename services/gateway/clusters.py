@@ -13,6 +13,7 @@ from google.protobuf import wrappers_pb2
 
 from services.gateway.authorization import authorizer_cluster
 from services.gateway.settings import GatewaySettings, is_ip, parse_address, split_addresses
+from services.gateway.tokens import is_url, jwks_cluster
 from services.gateway.typed import any_of, seconds, socket_address
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def build_clusters(settings: GatewaySettings) -> list[Any]:
     }
     clusters = [_backend(name, split_addresses(addresses[name])) for name in BACKENDS]
     clusters.append(_any_backend())
+    if is_url(settings.jwt_jwks):
+        clusters.append(jwks_cluster(settings))
     if settings.is_guarded:
         clusters.append(authorizer_cluster(settings.authorizer_socket, _generous_limits()))
     if settings.metrics_address:

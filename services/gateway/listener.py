@@ -19,6 +19,7 @@ from services.gateway.authorization import ended_log, stripping
 from services.gateway.clusters import ADMIN, keepalive
 from services.gateway.replies import build_local_replies
 from services.gateway.routes import build_routes
+from services.gateway.tls import tls_socket
 from services.gateway.typed import any_of, seconds, socket_address
 
 if TYPE_CHECKING:
@@ -69,6 +70,9 @@ def build_listeners(settings: GatewaySettings, contract: Contract, pages: Sequen
         api.access_log.append(_access_log())
     host = f"[{settings.listen_host}]" if ":" in settings.listen_host else settings.listen_host
     listeners = [_listener("api", f"{host}:{settings.port}", api)]
+    if settings.tls_certificate_file and settings.tls_key_file:
+        secure = tls_socket(settings.tls_certificate_file, settings.tls_key_file)
+        listeners[0].filter_chains[0].transport_socket.CopyFrom(secure)
     if settings.metrics_address:
         metrics = _http(stat_prefix="metrics", route_config=_metrics_route(), http_filters=[_router()])
         listeners.append(_listener("metrics", settings.metrics_address, metrics))

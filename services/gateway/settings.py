@@ -43,6 +43,11 @@ class GatewaySettings(BaseSettings):
     redis_url: SecretStr = Field(
         default=SecretStr(""), description="Redis in which all gateways count limits; without it each gateway counts for itself"
     )
+    jwt_jwks: str = Field(default="", description="file or URL of the key set that tokens are verified by; empty for no tokens")
+    jwt_issuer: str = Field(default="", description="who must have issued a token, as in its claim `iss`")
+    jwt_audiences: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="whom a token must be for, by comma: one of them must be in its claim `aud`"
+    )
     jwt_tenant_claim: str = Field(default="tenant", min_length=1, description="claim of a token that names the tenant")
     jwt_scopes_claim: str = Field(default="scope", min_length=1, description="claim of a token that lists the scopes")
     jwt_groups_claim: str = Field(default="groups", min_length=1, description="claim of a token that lists the user's groups")
@@ -58,8 +63,12 @@ class GatewaySettings(BaseSettings):
     drain_notice_seconds: float = Field(default=8.0, ge=0, description="how long callers may take to notice `--drain`")
     access_log: bool = Field(default=False, description="write a line of JSON per request to the standard output")
     log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
+    tls_certificate_file: Path | None = Field(
+        default=None, description="PEM file with the chain of certificates; none for no TLS"
+    )
+    tls_key_file: Path | None = Field(default=None, description="PEM file with the certificate's private key")
 
-    @field_validator("cors_origins", mode="before")
+    @field_validator("cors_origins", "jwt_audiences", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -117,11 +126,24 @@ class GatewaySettings(BaseSettings):
 
     @model_validator(mode="after")
     def _keys_off_loopback(self) -> GatewaySettings:
-        if not is_loopback(self.listen_host) and self.api_keys_file is None:
+        if not is_loopback(self.listen_host) and not self.is_guarded:
             raise ValueError(
                 f"LISTEN_HOST is {self.listen_host!r}, which others can reach, and API_KEYS_FILE is not set: make a key by "
-                "`make key` and name its file in API_KEYS_FILE, or listen on 127.0.0.1"
+                "`make key` and name its file in API_KEYS_FILE, name a key set for tokens in JWT_JWKS, or listen on 127.0.0.1"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _whole(self) -> GatewaySettings:
+        if self.jwt_jwks and not (self.jwt_issuer and self.jwt_audiences):
+            raise ValueError("JWT_JWKS needs JWT_ISSUER and JWT_AUDIENCES: else a token made for another application would do")
+        if self.jwt_jwks and not self.jwt_jwks.startswith(("https://", "http://")) and not Path(self.jwt_jwks).is_file():
+            raise ValueError(f"JWT_JWKS is {self.jwt_jwks!r}, which is neither a URL nor a file")
+        if (self.tls_certificate_file is None) != (self.tls_key_file is None):
+            raise ValueError("TLS_CERTIFICATE_FILE and TLS_KEY_FILE belong together: set both or neither")
+        for file in filter(None, (self.tls_certificate_file, self.tls_key_file)):
+            if not file.is_file():
+                raise ValueError(f"there is no file {str(file)!r}, which TLS_CERTIFICATE_FILE or TLS_KEY_FILE names")
         return self
 
     @model_validator(mode="after")
@@ -129,14 +151,14 @@ class GatewaySettings(BaseSettings):
         if self.gateway_secret.get_secret_value() and not self.is_guarded:
             raise ValueError(
                 "GATEWAY_SECRET is set, so that services take only signed calls, and nothing tells the gateway who calls: set "
-                "API_KEYS_FILE, or leave the secret out"
+                "API_KEYS_FILE or JWT_JWKS, or leave the secret out"
             )
         return self
 
     @property
     def is_guarded(self) -> bool:
         """Whether callers have to say who they are."""
-        return self.api_keys_file is not None
+        return self.api_keys_file is not None or bool(self.jwt_jwks)
 
     @property
     def ended_pipe(self) -> Path:

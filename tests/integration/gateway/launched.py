@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
@@ -57,12 +58,13 @@ def environment(folder: Path, backends: Mapping[str, int], **changes: str) -> di
 
 
 @contextmanager
-def running(settings: Mapping[str, str]) -> Iterator[Gateway]:
-    """Starts a gateway, waits until it answers, and stops it in the end."""
+def running(settings: Mapping[str, str], verify: ssl.SSLContext | None = None) -> Iterator[Gateway]:
+    """Starts a gateway, waits until it answers, and stops it in the end. With `verify` it speaks TLS."""
     command = [sys.executable, "-m", "services.gateway"]
     with subprocess.Popen(command, env=dict(settings), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{settings['PORT']}", timeout=20) as http:
+            base = f"{'https' if verify else 'http'}://127.0.0.1:{settings['PORT']}"
+            with httpx.Client(base_url=base, timeout=20, verify=verify or True) as http:
                 wait_for(lambda: answers(http), process)
                 admin = int(settings["ADMIN_ADDRESS"].rpartition(":")[2])
                 yield Gateway(int(settings["PORT"]), admin, http, process)
