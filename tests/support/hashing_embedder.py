@@ -53,6 +53,8 @@ class HashingEmbedder(
         self.port = free_port()
         self.fingerprint = "hashed-words-1"
         self.texts = 0
+        # Calls that have begun.
+        self.calls = 0
         self.delay = 0.0
         # Words that make a passage right in the eyes of a judge, and how long a judge thinks, seconds.
         self.right = ""
@@ -92,6 +94,7 @@ class HashingEmbedder(
         narrow = request.model == NARROW
         if request.model not in {NAME, NARROW, "", "auto"}:
             raise Failure(Reason.MODEL_NOT_FOUND, f"there is no model {request.model!r}", metadata={"model": request.model})
+        self.calls += 1
         await asyncio.sleep(self.delay)
         self.texts += len(request.inputs)
         return embedding_service_pb2.EmbedResponse(

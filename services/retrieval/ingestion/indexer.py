@@ -78,6 +78,8 @@ class Indexer:
         self._wait_seconds = wait_seconds
         self._room = asyncio.Semaphore(_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
+        # Leases that could not be given back, for the database was away.
+        self._owed: set[UUID] = set()
         self._loops = [Loop(self._index_some, self._failed) for _ in range(_WORKERS)]
         self._loops.append(Loop(upkeep.once, self._failed))
 
@@ -111,8 +113,7 @@ class Indexer:
         """
         limit = current_call().remaining(self._wait_seconds) or 0.0
         if len(self._tasks) >= _MOST_WAITING or limit <= _MARGIN:
-            with suppress(Failure):
-                await self._jobs.give_back(lease, 0)
+            await self._give_back(lease, 0)
             self.wake()
             return
         task = asyncio.create_task(self._index_apart(lease), name=f"indexing {lease}")
@@ -136,6 +137,9 @@ class Indexer:
             self._upkeep.suspect_loss()
 
     async def _index_some(self) -> bool:
+        for owed in tuple(self._owed):
+            await self._jobs.give_back(owed, 0)
+            self._owed.discard(owed)
         lease = uuid4()
         if not await self._jobs.claim(lease, _CLAIM):
             return False
@@ -211,9 +215,14 @@ class Indexer:
             yield
         finally:
             renewing.cancel()
-            # Without this the lease would only run out.
-            with suppress(Failure):
-                await asyncio.shield(self._jobs.give_back(lease, _REST_SECONDS))
+            await asyncio.shield(self._give_back(lease, _REST_SECONDS))
+
+    async def _give_back(self, lease: UUID, delay: float) -> None:
+        """Ends a lease, now or as soon as the database is back; without this it would only run out."""
+        try:
+            await self._jobs.give_back(lease, delay)
+        except Failure:
+            self._owed.add(lease)
 
     async def _renew(self, lease: UUID) -> None:
         while True:

@@ -165,6 +165,22 @@ async def test_database_killed(suite: Retrieval, postgres: Postgres) -> None:
     await assert_found(suite, 1, 2)
 
 
+async def test_database_killed_while_a_document_is_embedded(suite: Retrieval, postgres: Postgres) -> None:
+    await suite.create()
+    suite.embedder.delay = 1.0
+    before = suite.embedder.calls
+    adding = asyncio.create_task(suite.add(document(1)))
+    async with asyncio.timeout(20):
+        while suite.embedder.calls == before:  # noqa: ASYNC110 - a counter has no event
+            await asyncio.sleep(0.01)
+    postgres.stop(signal.SIGQUIT)
+    assert (await adding)[0].state == PENDING
+    postgres.start()
+    # Its lease lasts half a minute, but is given back once the database is there.
+    await suite.becomes_indexed(["d1"], seconds=20)
+    await assert_found(suite, 1)
+
+
 async def assert_found_soon(suite: Retrieval, *numbers: int) -> None:
     """While the store is rebuilt, a search is refused or finds nothing; it never finds something else first."""
     async with asyncio.timeout(30):
