@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tests.support.suite import Suite
 
-DOCUMENTS = [
+DOCUMENTS: list[dict[str, Any]] = [
     {
         "document": "kirkwall",
         "title": "The plant of Kirkwall",
@@ -51,7 +51,7 @@ def test_a_collection_answers_with_its_sources_as_annotations(client: openai.Ope
     message = completion.choices[0].message
     assert completion.model == model
     assert "412 metres" in (message.content or "")
-    (annotation, *_) = message.annotations or ()
+    (annotation, *_) = message.annotations or []
     assert annotation.type == "url_citation"
     cited = annotation.url_citation
     assert (cited.url, cited.title) == ("https://plants.example/kirkwall", "The plant of Kirkwall")
@@ -92,7 +92,21 @@ def test_a_document_without_an_address_is_cited_by_its_path(client: openai.OpenA
     messages: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What colour are the pumps of Stromness?"}]
     message = client.chat.completions.create(model=model, messages=messages).choices[0].message
     collection = model.removeprefix("penstock/")
-    assert (message.annotations or ())[0].url_citation.url == f"/v1/collections/{collection}/documents/pumps"
+    assert (message.annotations or [])[0].url_citation.url == f"/v1/collections/{collection}/documents/pumps"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_body_that_is_too_large_is_413(client: openai.OpenAI, stream: bool) -> None:
+    with pytest.raises(openai.APIStatusError) as caught:
+        client.chat.completions.create(
+            model="extractive", messages=[{"role": "user", "content": "x" * (9 << 20)}], stream=stream
+        )
+    assert (caught.value.status_code, caught.value.code) == (413, "request_too_large")
+
+
+def test_embeddings_of_other_dimensions_are_refused(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError):
+        client.embeddings.create(model="all-minilm-l6-v2", input="one text", dimensions=7)
 
 
 def test_collections_are_listed_among_the_models(client: openai.OpenAI, model: str) -> None:
@@ -167,7 +181,7 @@ def test_what_completions_do_not_have_is_refused(client: openai.OpenAI, paramete
 
 
 def test_a_response(client: openai.OpenAI) -> None:
-    response = client.responses.create(model="extractive", instructions=str(DOCUMENTS[0]["text"]), input=QUESTION)
+    response = client.responses.create(model="extractive", instructions=DOCUMENTS[0]["text"], input=QUESTION)
     assert (response.object, response.status, response.error) == ("response", "completed", None)
     assert response.model == "extractive"
     assert response.usage is not None

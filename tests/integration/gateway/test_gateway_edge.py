@@ -47,8 +47,8 @@ def test_plain_responses_are_compressed(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize("accept", ["text/event-stream", "application/x-ndjson", "application/json"])
 def test_streams_are_never_compressed(gateway: Gateway, accept: str) -> None:
-    stream = gateway.http.post("/v1/generate:stream", json={"prompt": "word " * 200}, headers={"accept": accept, **ZIPPED})
-    assert len(stream.content) > 4096
+    stream = gateway.http.post("/v1/generate:stream", json={"prompt": "word " * 60}, headers={"accept": accept, **ZIPPED})
+    assert len(stream.content) > 1024
     assert "content-encoding" not in stream.headers
 
 
