@@ -49,6 +49,7 @@ def main() -> None:
     run("Starts and memory", "benchmarks.startup")
     run("The way through the gateway", "benchmarks.gateway_latency")
     run("Routing decisions", "benchmarks.routing_decisions")
+    run("Authorization", "benchmarks.authorization")
     run("Beside others", "benchmarks.references")
     run("What one machine serves", "benchmarks.throughput")
     run("Ingestion", "benchmarks.ingestion")
