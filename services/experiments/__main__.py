@@ -37,6 +37,7 @@ from services.experiments.quality.inference_embedder import InferenceEmbedder
 from services.experiments.quality.relevance import Relevance
 from services.experiments.settings import ExperimentsSettings
 from services.experiments.stores.postgres import PostgresStore
+from services.experiments.stores.postgres_quality import PostgresQuality
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -84,7 +85,7 @@ async def build(settings: ExperimentsSettings, stack: AsyncExitStack, lifecycle:
         ),
         Served(
             f"{_PACKAGE}.QualityService",
-            QualityService(Assessor(Relevance(await _embedder(settings, stack)))),
+            QualityService(Assessor(Relevance(await _embedder(settings, stack))), PostgresQuality(pool), analyst),
             quality_service_pb2_grpc.add_QualityServiceServicer_to_server,
         ),
         # Providers of OpenFeature that were built for flagd speak one or the other.

@@ -14,14 +14,18 @@ import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, overload
+from typing import TYPE_CHECKING, Final, TypeAlias, overload
 
 from services.chassis.errors import Failure, Reason
 from services.experiments.analysis import Analysis, PowerAnswer, PowerQuestion, Question
+from services.experiments.quality.trends import Trended, Trends
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from typing import BinaryIO
+
+    Asked: TypeAlias = Question | PowerQuestion | Trends
+    Answer: TypeAlias = Analysis | PowerAnswer | Trended
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +76,10 @@ class Analyst:
     @overload
     async def ask(self, question: PowerQuestion) -> PowerAnswer: ...
 
-    async def ask(self, question: Question | PowerQuestion) -> Analysis | PowerAnswer:
+    @overload
+    async def ask(self, question: Trends) -> Trended: ...
+
+    async def ask(self, question: Asked) -> Answer:
         """Answers one question.
 
         Raises:
@@ -93,7 +100,7 @@ class Analyst:
             raise _unavailable("it met a defect, which the log tells")
         return answer
 
-    async def _answer(self, question: Question | PowerQuestion) -> Analysis | PowerAnswer | Refused | Broken:
+    async def _answer(self, question: Asked) -> Answer | Refused | Broken:
         async with self._awake() as child:
             # A pipe that is known to be closed is no place to write to: uvloop raises RuntimeError then.
             if child.stdin is None or child.stdout is None or child.stdin.is_closing():
@@ -102,7 +109,7 @@ class Analyst:
             child.stdin.write(len(body).to_bytes(_LENGTH_BYTES, "big") + body)
             await child.stdin.drain()
             length = int.from_bytes(await child.stdout.readexactly(_LENGTH_BYTES), "big")
-            answer: Analysis | PowerAnswer | Refused | Broken = pickle.loads(  # noqa: S301 - from our own child
+            answer: Answer | Refused | Broken = pickle.loads(  # noqa: S301 - from our own child
                 await child.stdout.readexactly(min(length, _MOST_ANSWER_BYTES))
             )
         return answer
@@ -176,12 +183,16 @@ def main() -> None:
         _put(out, _answer_to(question))
 
 
-def _answer_to(question: Question | PowerQuestion) -> Analysis | PowerAnswer | Refused | Broken:
+def _answer_to(question: Asked) -> Answer | Refused | Broken:
     # Here and not above: the parent imports this module too, and must stay light.
     from services.experiments.conclusions import analyse  # noqa: PLC0415 - see above
     from services.experiments.power import NoAnswerError, compute  # noqa: PLC0415 - as above
 
     try:
+        if isinstance(question, Trends):
+            from services.experiments.quality.theil_sen import trend  # noqa: PLC0415 - as above
+
+            return Trended(tuple(trend(series) for series in question.series))
         return analyse(question) if isinstance(question, Question) else compute(question)
     except NoAnswerError as error:
         return Refused(str(error))

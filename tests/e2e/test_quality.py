@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import TYPE_CHECKING
 
 import pytest
@@ -49,3 +50,18 @@ def test_a_text_is_needed(face: Face) -> None:
     with pytest.raises(Refused) as caught:
         face.call("AssessQuality", quality_service_pb2.AssessQualityRequest())
     assert (caught.value.code, caught.value.reason) == ("INVALID_ARGUMENT", "INVALID_FIELD")
+
+
+def test_recorded_scores_are_counted(face: Face) -> None:
+    model = f"model-{uuid.uuid4().hex}"
+    for index in range(2):
+        request = quality_service_pb2.AssessQualityRequest(
+            text="Plants use sunlight to turn water and air into sugar.",
+            assessment=f"{model}/{index}",
+            origin=quality_pb2.QualityOrigin(model=model),
+        )
+        assert face.call("AssessQuality", request).recorded
+    asked = quality_service_pb2.GetQualityStatsRequest(model=model, grouping=quality_pb2.QUALITY_GROUPING_MODEL, days=2)
+    found = face.call("GetQualityStats", asked).statistics
+    assert {(one.group, one.scored + one.abstained) for one in found} == {(model, 2)}
+    assert all(one.days and one.mean == one.days[0].mean for one in found if one.scored)

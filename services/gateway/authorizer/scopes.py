@@ -54,7 +54,7 @@ _TABLE: Final[Mapping[Scope, Mapping[str, str]]] = {
         "experiments.v1.AssignmentService": "Assign BatchAssign RecordExposures WatchConfiguration",
         "experiments.v1.OutcomeService": "RecordOutcomes StreamOutcomes",
         "experiments.v1.ResultService": "GetResults ComputePower",
-        "experiments.v1.QualityService": "AssessQuality",
+        "experiments.v1.QualityService": "AssessQuality GetQualityStats",
         "experiments.v1.OptimizationService": (
             "CreateOptimization GetOptimization ListOptimizations WatchOptimization CancelOptimization"
         ),

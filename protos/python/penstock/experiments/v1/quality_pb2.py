@@ -24,19 +24,29 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%penstock/experiments/v1/quality.proto\x12\x17penstock.experiments.v1\"\x97\x01\n\x11QualityAssessment\x12=\n\x06scores\x18\x01 \x03(\x0b\x32%.penstock.experiments.v1.QualityScoreR\x06scores\x12\x1a\n\x08language\x18\x02 \x01(\tR\x08language\x12\'\n\x0f\x66ormula_version\x18\x03 \x01(\x05R\x0e\x66ormulaVersion\"\xfa\x03\n\x0cQualityScore\x12G\n\tcriterion\x18\x01 \x01(\x0e\x32).penstock.experiments.v1.QualityCriterionR\tcriterion\x12;\n\x05state\x18\x02 \x01(\x0e\x32%.penstock.experiments.v1.QualityStateR\x05state\x12\x19\n\x05score\x18\x03 \x01(\x01H\x00R\x05score\x88\x01\x01\x12!\n\nout_of_ten\x18\x04 \x01(\x01H\x01R\x08outOfTen\x88\x01\x01\x12>\n\x06reason\x18\x05 \x01(\x0e\x32&.penstock.experiments.v1.QualityReasonR\x06reason\x12 \n\x0b\x65xplanation\x18\x06 \x01(\tR\x0b\x65xplanation\x12\x44\n\x08\x65vidence\x18\x07 \x03(\x0b\x32(.penstock.experiments.v1.QualityEvidenceR\x08\x65vidence\x12\x43\n\x08measures\x18\x08 \x03(\x0b\x32\'.penstock.experiments.v1.QualityMeasureR\x08measures\x12 \n\x0bsuggestions\x18\t \x03(\tR\x0bsuggestionsB\x08\n\x06_scoreB\r\n\x0b_out_of_ten\"~\n\x0fQualityEvidence\x12\x18\n\x07\x66inding\x18\x01 \x01(\tR\x07\x66inding\x12\x14\n\x05start\x18\x02 \x01(\x05R\x05start\x12\x10\n\x03\x65nd\x18\x03 \x01(\x05R\x03\x65nd\x12\x1d\n\x07\x63ontext\x18\x04 \x01(\x05H\x00R\x07\x63ontext\x88\x01\x01\x42\n\n\x08_context\"@\n\x0eQualityMeasure\x12\x18\n\x07measure\x18\x01 \x01(\tR\x07measure\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value*\xf2\x02\n\x10QualityCriterion\x12!\n\x1dQUALITY_CRITERION_UNSPECIFIED\x10\x00\x12\x1f\n\x1bQUALITY_CRITERION_RELEVANCE\x10\x01\x12\"\n\x1eQUALITY_CRITERION_GROUNDEDNESS\x10\x02\x12\x1e\n\x1aQUALITY_CRITERION_ACCURACY\x10\x03\x12\"\n\x1eQUALITY_CRITERION_COMPLETENESS\x10\x04\x12!\n\x1dQUALITY_CRITERION_READABILITY\x10\x05\x12 \n\x1cQUALITY_CRITERION_REPETITION\x10\x06\x12$\n QUALITY_CRITERION_LANGUAGE_MATCH\x10\x07\x12\x1f\n\x1bQUALITY_CRITERION_STRUCTURE\x10\x08\x12&\n\"QUALITY_CRITERION_SEO_OPTIMIZATION\x10\t*~\n\x0cQualityState\x12\x1d\n\x19QUALITY_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14QUALITY_STATE_SCORED\x10\x01\x12\x1b\n\x17QUALITY_STATE_ABSTAINED\x10\x02\x12\x18\n\x14QUALITY_STATE_FAILED\x10\x03*\xc3\x02\n\rQualityReason\x12\x1e\n\x1aQUALITY_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1aQUALITY_REASON_NO_QUESTION\x10\x01\x12\x1c\n\x18QUALITY_REASON_TOO_SHORT\x10\x02\x12\'\n#QUALITY_REASON_LANGUAGE_UNSUPPORTED\x10\x03\x12#\n\x1fQUALITY_REASON_LANGUAGE_UNKNOWN\x10\x04\x12&\n\"QUALITY_REASON_SERVICE_UNAVAILABLE\x10\x05\x12!\n\x1dQUALITY_REASON_SERVICE_FAILED\x10\x06\x12\x1b\n\x17QUALITY_REASON_NO_PARTS\x10\x07\x12\x1e\n\x1aQUALITY_REASON_NO_KEYWORDS\x10\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%penstock/experiments/v1/quality.proto\x12\x17penstock.experiments.v1\"\x97\x01\n\x11QualityAssessment\x12=\n\x06scores\x18\x01 \x03(\x0b\x32%.penstock.experiments.v1.QualityScoreR\x06scores\x12\x1a\n\x08language\x18\x02 \x01(\tR\x08language\x12\'\n\x0f\x66ormula_version\x18\x03 \x01(\x05R\x0e\x66ormulaVersion\"\xfa\x03\n\x0cQualityScore\x12G\n\tcriterion\x18\x01 \x01(\x0e\x32).penstock.experiments.v1.QualityCriterionR\tcriterion\x12;\n\x05state\x18\x02 \x01(\x0e\x32%.penstock.experiments.v1.QualityStateR\x05state\x12\x19\n\x05score\x18\x03 \x01(\x01H\x00R\x05score\x88\x01\x01\x12!\n\nout_of_ten\x18\x04 \x01(\x01H\x01R\x08outOfTen\x88\x01\x01\x12>\n\x06reason\x18\x05 \x01(\x0e\x32&.penstock.experiments.v1.QualityReasonR\x06reason\x12 \n\x0b\x65xplanation\x18\x06 \x01(\tR\x0b\x65xplanation\x12\x44\n\x08\x65vidence\x18\x07 \x03(\x0b\x32(.penstock.experiments.v1.QualityEvidenceR\x08\x65vidence\x12\x43\n\x08measures\x18\x08 \x03(\x0b\x32\'.penstock.experiments.v1.QualityMeasureR\x08measures\x12 \n\x0bsuggestions\x18\t \x03(\tR\x0bsuggestionsB\x08\n\x06_scoreB\r\n\x0b_out_of_ten\"~\n\x0fQualityEvidence\x12\x18\n\x07\x66inding\x18\x01 \x01(\tR\x07\x66inding\x12\x14\n\x05start\x18\x02 \x01(\x05R\x05start\x12\x10\n\x03\x65nd\x18\x03 \x01(\x05R\x03\x65nd\x12\x1d\n\x07\x63ontext\x18\x04 \x01(\x05H\x00R\x07\x63ontext\x88\x01\x01\x42\n\n\x08_context\"@\n\x0eQualityMeasure\x12\x18\n\x07measure\x18\x01 \x01(\tR\x07measure\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value\"u\n\rQualityOrigin\x12\x1e\n\x05model\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x05model\x12 \n\x06prompt\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x06prompt\x12\"\n\x07variant\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x07variant\"\xaa\x03\n\x10QualityStatistic\x12\x14\n\x05group\x18\x01 \x01(\tR\x05group\x12G\n\tcriterion\x18\x02 \x01(\x0e\x32).penstock.experiments.v1.QualityCriterionR\tcriterion\x12\x16\n\x06scored\x18\x03 \x01(\x03R\x06scored\x12\x1c\n\tabstained\x18\x04 \x01(\x03R\tabstained\x12\x16\n\x06\x66\x61iled\x18\x05 \x01(\x03R\x06\x66\x61iled\x12\x17\n\x04mean\x18\x06 \x01(\x01H\x00R\x04mean\x88\x01\x01\x12\x37\n\x04\x64\x61ys\x18\x07 \x03(\x0b\x32#.penstock.experiments.v1.QualityDayR\x04\x64\x61ys\x12;\n\x05trend\x18\x08 \x01(\x0b\x32%.penstock.experiments.v1.QualityTrendR\x05trend\x12Q\n\rtrend_missing\x18\t \x01(\x0e\x32,.penstock.experiments.v1.QualityTrendMissingR\x0ctrendMissingB\x07\n\x05_mean\"J\n\nQualityDay\x12\x10\n\x03\x64\x61y\x18\x01 \x01(\tR\x03\x64\x61y\x12\x16\n\x06scored\x18\x02 \x01(\x03R\x06scored\x12\x12\n\x04mean\x18\x03 \x01(\x01R\x04mean\"{\n\x0cQualityTrend\x12\x14\n\x05slope\x18\x01 \x01(\x01R\x05slope\x12\x14\n\x05lower\x18\x02 \x01(\x01R\x05lower\x12\x14\n\x05upper\x18\x03 \x01(\x01R\x05upper\x12\x10\n\x03tau\x18\x04 \x01(\x01R\x03tau\x12\x17\n\x07p_value\x18\x05 \x01(\x01R\x06pValue*\xf2\x02\n\x10QualityCriterion\x12!\n\x1dQUALITY_CRITERION_UNSPECIFIED\x10\x00\x12\x1f\n\x1bQUALITY_CRITERION_RELEVANCE\x10\x01\x12\"\n\x1eQUALITY_CRITERION_GROUNDEDNESS\x10\x02\x12\x1e\n\x1aQUALITY_CRITERION_ACCURACY\x10\x03\x12\"\n\x1eQUALITY_CRITERION_COMPLETENESS\x10\x04\x12!\n\x1dQUALITY_CRITERION_READABILITY\x10\x05\x12 \n\x1cQUALITY_CRITERION_REPETITION\x10\x06\x12$\n QUALITY_CRITERION_LANGUAGE_MATCH\x10\x07\x12\x1f\n\x1bQUALITY_CRITERION_STRUCTURE\x10\x08\x12&\n\"QUALITY_CRITERION_SEO_OPTIMIZATION\x10\t*~\n\x0cQualityState\x12\x1d\n\x19QUALITY_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14QUALITY_STATE_SCORED\x10\x01\x12\x1b\n\x17QUALITY_STATE_ABSTAINED\x10\x02\x12\x18\n\x14QUALITY_STATE_FAILED\x10\x03*\xc3\x02\n\rQualityReason\x12\x1e\n\x1aQUALITY_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1aQUALITY_REASON_NO_QUESTION\x10\x01\x12\x1c\n\x18QUALITY_REASON_TOO_SHORT\x10\x02\x12\'\n#QUALITY_REASON_LANGUAGE_UNSUPPORTED\x10\x03\x12#\n\x1fQUALITY_REASON_LANGUAGE_UNKNOWN\x10\x04\x12&\n\"QUALITY_REASON_SERVICE_UNAVAILABLE\x10\x05\x12!\n\x1dQUALITY_REASON_SERVICE_FAILED\x10\x06\x12\x1b\n\x17QUALITY_REASON_NO_PARTS\x10\x07\x12\x1e\n\x1aQUALITY_REASON_NO_KEYWORDS\x10\x08*\x8a\x01\n\x0fQualityGrouping\x12 \n\x1cQUALITY_GROUPING_UNSPECIFIED\x10\x00\x12\x1a\n\x16QUALITY_GROUPING_MODEL\x10\x01\x12\x1b\n\x17QUALITY_GROUPING_PROMPT\x10\x02\x12\x1c\n\x18QUALITY_GROUPING_VARIANT\x10\x03*\x94\x01\n\x13QualityTrendMissing\x12%\n!QUALITY_TREND_MISSING_UNSPECIFIED\x10\x00\x12&\n\"QUALITY_TREND_MISSING_TOO_FEW_DAYS\x10\x01\x12.\n*QUALITY_TREND_MISSING_ANALYSIS_UNAVAILABLE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock.experiments.v1.quality_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_QUALITYCRITERION']._serialized_start=924
-  _globals['_QUALITYCRITERION']._serialized_end=1294
-  _globals['_QUALITYSTATE']._serialized_start=1296
-  _globals['_QUALITYSTATE']._serialized_end=1422
-  _globals['_QUALITYREASON']._serialized_start=1425
-  _globals['_QUALITYREASON']._serialized_end=1748
+  _globals['_QUALITYORIGIN'].fields_by_name['model']._loaded_options = None
+  _globals['_QUALITYORIGIN'].fields_by_name['model']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_QUALITYORIGIN'].fields_by_name['prompt']._loaded_options = None
+  _globals['_QUALITYORIGIN'].fields_by_name['prompt']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_QUALITYORIGIN'].fields_by_name['variant']._loaded_options = None
+  _globals['_QUALITYORIGIN'].fields_by_name['variant']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_QUALITYCRITERION']._serialized_start=1673
+  _globals['_QUALITYCRITERION']._serialized_end=2043
+  _globals['_QUALITYSTATE']._serialized_start=2045
+  _globals['_QUALITYSTATE']._serialized_end=2171
+  _globals['_QUALITYREASON']._serialized_start=2174
+  _globals['_QUALITYREASON']._serialized_end=2497
+  _globals['_QUALITYGROUPING']._serialized_start=2500
+  _globals['_QUALITYGROUPING']._serialized_end=2638
+  _globals['_QUALITYTRENDMISSING']._serialized_start=2641
+  _globals['_QUALITYTRENDMISSING']._serialized_end=2789
   _globals['_QUALITYASSESSMENT']._serialized_start=67
   _globals['_QUALITYASSESSMENT']._serialized_end=218
   _globals['_QUALITYSCORE']._serialized_start=221
@@ -45,4 +55,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUALITYEVIDENCE']._serialized_end=855
   _globals['_QUALITYMEASURE']._serialized_start=857
   _globals['_QUALITYMEASURE']._serialized_end=921
+  _globals['_QUALITYORIGIN']._serialized_start=923
+  _globals['_QUALITYORIGIN']._serialized_end=1040
+  _globals['_QUALITYSTATISTIC']._serialized_start=1043
+  _globals['_QUALITYSTATISTIC']._serialized_end=1469
+  _globals['_QUALITYDAY']._serialized_start=1471
+  _globals['_QUALITYDAY']._serialized_end=1545
+  _globals['_QUALITYTREND']._serialized_start=1547
+  _globals['_QUALITYTREND']._serialized_end=1670
 # @@protoc_insertion_point(module_scope)

@@ -147,6 +147,58 @@ QUALITY_REASON_NO_KEYWORDS: QualityReason.ValueType  # 8
 """Neither keywords nor a question are given."""
 Global___QualityReason: _TypeAlias = QualityReason  # noqa: Y015
 
+class _QualityGrouping:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _QualityGroupingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_QualityGrouping.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    QUALITY_GROUPING_UNSPECIFIED: _QualityGrouping.ValueType  # 0
+    """All together."""
+    QUALITY_GROUPING_MODEL: _QualityGrouping.ValueType  # 1
+    """By model."""
+    QUALITY_GROUPING_PROMPT: _QualityGrouping.ValueType  # 2
+    """By prompt."""
+    QUALITY_GROUPING_VARIANT: _QualityGrouping.ValueType  # 3
+    """By variant."""
+
+class QualityGrouping(_QualityGrouping, metaclass=_QualityGroupingEnumTypeWrapper):
+    """By what scores are counted apart."""
+
+QUALITY_GROUPING_UNSPECIFIED: QualityGrouping.ValueType  # 0
+"""All together."""
+QUALITY_GROUPING_MODEL: QualityGrouping.ValueType  # 1
+"""By model."""
+QUALITY_GROUPING_PROMPT: QualityGrouping.ValueType  # 2
+"""By prompt."""
+QUALITY_GROUPING_VARIANT: QualityGrouping.ValueType  # 3
+"""By variant."""
+Global___QualityGrouping: _TypeAlias = QualityGrouping  # noqa: Y015
+
+class _QualityTrendMissing:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _QualityTrendMissingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_QualityTrendMissing.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    QUALITY_TREND_MISSING_UNSPECIFIED: _QualityTrendMissing.ValueType  # 0
+    """There is one."""
+    QUALITY_TREND_MISSING_TOO_FEW_DAYS: _QualityTrendMissing.ValueType  # 1
+    """Fewer than 4 days have a score."""
+    QUALITY_TREND_MISSING_ANALYSIS_UNAVAILABLE: _QualityTrendMissing.ValueType  # 2
+    """The analysis process did not answer; ask again."""
+
+class QualityTrendMissing(_QualityTrendMissing, metaclass=_QualityTrendMissingEnumTypeWrapper):
+    """Why there is no trend."""
+
+QUALITY_TREND_MISSING_UNSPECIFIED: QualityTrendMissing.ValueType  # 0
+"""There is one."""
+QUALITY_TREND_MISSING_TOO_FEW_DAYS: QualityTrendMissing.ValueType  # 1
+"""Fewer than 4 days have a score."""
+QUALITY_TREND_MISSING_ANALYSIS_UNAVAILABLE: QualityTrendMissing.ValueType  # 2
+"""The analysis process did not answer; ask again."""
+Global___QualityTrendMissing: _TypeAlias = QualityTrendMissing  # noqa: Y015
+
 @_typing.final
 class QualityAssessment(_message.Message):
     """A text judged by criteria."""
@@ -307,3 +359,161 @@ class QualityMeasure(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___QualityMeasure: _TypeAlias = QualityMeasure  # noqa: Y015
+
+@_typing.final
+class QualityOrigin(_message.Message):
+    """What made a text, under which its scores are counted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model; empty where it is not known."""
+    prompt: _builtins.str
+    """The prompt, such as `summary@3`; empty where it is not known."""
+    variant: _builtins.str
+    """The variant, such as `experiment/b`; empty where it is not known."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        prompt: _builtins.str = ...,
+        variant: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "prompt", b"prompt", "variant", b"variant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QualityOrigin: _TypeAlias = QualityOrigin  # noqa: Y015
+
+@_typing.final
+class QualityStatistic(_message.Message):
+    """The scores of one criterion in one group."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_FIELD_NUMBER: _builtins.int
+    CRITERION_FIELD_NUMBER: _builtins.int
+    SCORED_FIELD_NUMBER: _builtins.int
+    ABSTAINED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    MEAN_FIELD_NUMBER: _builtins.int
+    DAYS_FIELD_NUMBER: _builtins.int
+    TREND_FIELD_NUMBER: _builtins.int
+    TREND_MISSING_FIELD_NUMBER: _builtins.int
+    group: _builtins.str
+    """The model, prompt or variant; empty for all together, and for texts whose origin does not tell it."""
+    criterion: Global___QualityCriterion.ValueType
+    """The criterion."""
+    scored: _builtins.int
+    """How many texts have a score."""
+    abstained: _builtins.int
+    """How many the criterion abstained from."""
+    failed: _builtins.int
+    """How many it failed on."""
+    mean: _builtins.float
+    """Mean of the scores, 0 to 1; absent where there is none."""
+    trend_missing: Global___QualityTrendMissing.ValueType
+    """Why there is no trend."""
+    @_builtins.property
+    def days(self) -> _containers.RepeatedCompositeFieldContainer[Global___QualityDay]:
+        """The days with a score, earliest first."""
+
+    @_builtins.property
+    def trend(self) -> Global___QualityTrend:
+        """Where the daily means are going; absent where `trend_missing` says why."""
+
+    def __init__(
+        self,
+        *,
+        group: _builtins.str = ...,
+        criterion: Global___QualityCriterion.ValueType = ...,
+        scored: _builtins.int = ...,
+        abstained: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        mean: _builtins.float | None = ...,
+        days: _abc.Iterable[Global___QualityDay] | None = ...,
+        trend: Global___QualityTrend | None = ...,
+        trend_missing: Global___QualityTrendMissing.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mean", b"_mean", "mean", b"mean", "trend", b"trend"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mean", b"_mean", "abstained", b"abstained", "criterion", b"criterion", "days", b"days", "failed", b"failed", "group", b"group", "mean", b"mean", "scored", b"scored", "trend", b"trend", "trend_missing", b"trend_missing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__mean: _TypeAlias = _typing.Literal["mean"]  # noqa: Y015
+    _WhichOneofArgType__mean: _TypeAlias = _typing.Literal["_mean", b"_mean"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mean) -> _WhichOneofReturnType__mean | None: ...
+
+Global___QualityStatistic: _TypeAlias = QualityStatistic  # noqa: Y015
+
+@_typing.final
+class QualityDay(_message.Message):
+    """The scores of one day."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAY_FIELD_NUMBER: _builtins.int
+    SCORED_FIELD_NUMBER: _builtins.int
+    MEAN_FIELD_NUMBER: _builtins.int
+    day: _builtins.str
+    """The day in UTC, as `2026-01-31`."""
+    scored: _builtins.int
+    """How many texts have a score."""
+    mean: _builtins.float
+    """Mean of the scores, 0 to 1."""
+    def __init__(
+        self,
+        *,
+        day: _builtins.str = ...,
+        scored: _builtins.int = ...,
+        mean: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["day", b"day", "mean", b"mean", "scored", b"scored"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QualityDay: _TypeAlias = QualityDay  # noqa: Y015
+
+@_typing.final
+class QualityTrend(_message.Message):
+    """Where daily means are going. All days count the same."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLOPE_FIELD_NUMBER: _builtins.int
+    LOWER_FIELD_NUMBER: _builtins.int
+    UPPER_FIELD_NUMBER: _builtins.int
+    TAU_FIELD_NUMBER: _builtins.int
+    P_VALUE_FIELD_NUMBER: _builtins.int
+    slope: _builtins.float
+    """Change of the mean score a day: the median of the slopes between all pairs of days (Theil-Sen)."""
+    lower: _builtins.float
+    """Lower bound of the slope's 95 % interval (Sen)."""
+    upper: _builtins.float
+    """Upper bound of it."""
+    tau: _builtins.float
+    """Kendall's tau of score and day, -1 to 1."""
+    p_value: _builtins.float
+    """Two-sided p-value of the Mann-Kendall test; 1 where all days are equal. Small values speak for a trend."""
+    def __init__(
+        self,
+        *,
+        slope: _builtins.float = ...,
+        lower: _builtins.float = ...,
+        upper: _builtins.float = ...,
+        tau: _builtins.float = ...,
+        p_value: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lower", b"lower", "p_value", b"p_value", "slope", b"slope", "tau", b"tau", "upper", b"upper"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QualityTrend: _TypeAlias = QualityTrend  # noqa: Y015

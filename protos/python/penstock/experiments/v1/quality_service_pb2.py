@@ -27,7 +27,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from penstock.experiments.v1 import quality_pb2 as penstock_dot_experiments_dot_v1_dot_quality__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-penstock/experiments/v1/quality_service.proto\x12\x17penstock.experiments.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a%penstock/experiments/v1/quality.proto\"\x92\x03\n\x14\x41ssessQualityRequest\x12#\n\x04text\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x02\xbaH\x08r\x06\x10\x01\x18\x80\x80\x04R\x04text\x12$\n\x08question\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80@R\x08question\x12.\n\x08\x63ontexts\x18\x03 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10@\"\x08r\x06\x10\x01\x18\x80\x80\x01R\x08\x63ontexts\x12\'\n\treference\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\treference\x12K\n\x08language\x18\x05 \x01(\tB/\xbaH,r*\x18#2&^([A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*)?$R\x08language\x12-\n\x08keywords\x18\x06 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10\x10\"\x07r\x05\x10\x01\x18\x80\x02R\x08keywords\x12Z\n\x08\x63riteria\x18\x07 \x03(\x0e\x32).penstock.experiments.v1.QualityCriterionB\x13\xbaH\x10\x92\x01\r\x10\x10\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00R\x08\x63riteria\"c\n\x15\x41ssessQualityResponse\x12J\n\nassessment\x18\x01 \x01(\x0b\x32*.penstock.experiments.v1.QualityAssessmentR\nassessment2\xa3\x01\n\x0eQualityService\x12\x90\x01\n\rAssessQuality\x12-.penstock.experiments.v1.AssessQualityRequest\x1a..penstock.experiments.v1.AssessQualityResponse\" \x90\x02\x02\x82\xd3\xe4\x93\x02\x17\"\x12/v1/quality:assess:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-penstock/experiments/v1/quality_service.proto\x12\x17penstock.experiments.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a%penstock/experiments/v1/quality.proto\"\xfc\x03\n\x14\x41ssessQualityRequest\x12#\n\x04text\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x02\xbaH\x08r\x06\x10\x01\x18\x80\x80\x04R\x04text\x12$\n\x08question\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80@R\x08question\x12.\n\x08\x63ontexts\x18\x03 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10@\"\x08r\x06\x10\x01\x18\x80\x80\x01R\x08\x63ontexts\x12\'\n\treference\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\treference\x12K\n\x08language\x18\x05 \x01(\tB/\xbaH,r*\x18#2&^([A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*)?$R\x08language\x12-\n\x08keywords\x18\x06 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10\x10\"\x07r\x05\x10\x01\x18\x80\x02R\x08keywords\x12Z\n\x08\x63riteria\x18\x07 \x03(\x0e\x32).penstock.experiments.v1.QualityCriterionB\x13\xbaH\x10\x92\x01\r\x10\x10\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00R\x08\x63riteria\x12(\n\nassessment\x18\x08 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\nassessment\x12>\n\x06origin\x18\t \x01(\x0b\x32&.penstock.experiments.v1.QualityOriginR\x06origin\"\x7f\n\x15\x41ssessQualityResponse\x12J\n\nassessment\x18\x01 \x01(\x0b\x32*.penstock.experiments.v1.QualityAssessmentR\nassessment\x12\x1a\n\x08recorded\x18\x02 \x01(\x08R\x08recorded\"\xac\x02\n\x16GetQualityStatsRequest\x12#\n\x04\x64\x61ys\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xee\x02(\x01H\x00R\x04\x64\x61ys\x88\x01\x01\x12N\n\x08grouping\x18\x02 \x01(\x0e\x32(.penstock.experiments.v1.QualityGroupingB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x08grouping\x12#\n\x05model\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02H\x01R\x05model\x88\x01\x01\x12%\n\x06prompt\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02H\x02R\x06prompt\x88\x01\x01\x12\'\n\x07variant\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02H\x03R\x07variant\x88\x01\x01\x42\x07\n\x05_daysB\x08\n\x06_modelB\t\n\x07_promptB\n\n\x08_variant\"d\n\x17GetQualityStatsResponse\x12I\n\nstatistics\x18\x01 \x03(\x0b\x32).penstock.experiments.v1.QualityStatisticR\nstatistics2\xb8\x02\n\x0eQualityService\x12\x90\x01\n\rAssessQuality\x12-.penstock.experiments.v1.AssessQualityRequest\x1a..penstock.experiments.v1.AssessQualityResponse\" \x90\x02\x02\x82\xd3\xe4\x93\x02\x17\"\x12/v1/quality:assess:\x01*\x12\x92\x01\n\x0fGetQualityStats\x12/.penstock.experiments.v1.GetQualityStatsRequest\x1a\x30.penstock.experiments.v1.GetQualityStatsResponse\"\x1c\x90\x02\x01\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/quality/statsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,12 +48,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ASSESSQUALITYREQUEST'].fields_by_name['keywords']._serialized_options = b'\272H\016\222\001\013\020\020\"\007r\005\020\001\030\200\002'
   _globals['_ASSESSQUALITYREQUEST'].fields_by_name['criteria']._loaded_options = None
   _globals['_ASSESSQUALITYREQUEST'].fields_by_name['criteria']._serialized_options = b'\272H\020\222\001\r\020\020\030\001\"\007\202\001\004\020\001 \000'
+  _globals['_ASSESSQUALITYREQUEST'].fields_by_name['assessment']._loaded_options = None
+  _globals['_ASSESSQUALITYREQUEST'].fields_by_name['assessment']._serialized_options = b'\272H\005r\003\030\200\001'
+  _globals['_GETQUALITYSTATSREQUEST'].fields_by_name['days']._loaded_options = None
+  _globals['_GETQUALITYSTATSREQUEST'].fields_by_name['days']._serialized_options = b'\272H\007\032\005\030\356\002(\001'
+  _globals['_GETQUALITYSTATSREQUEST'].fields_by_name['grouping']._loaded_options = None
+  _globals['_GETQUALITYSTATSREQUEST'].fields_by_name['grouping']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_GETQUALITYSTATSREQUEST'].fields_by_name['model']._loaded_options = None
+  _globals['_GETQUALITYSTATSREQUEST'].fields_by_name['model']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_GETQUALITYSTATSREQUEST'].fields_by_name['prompt']._loaded_options = None
+  _globals['_GETQUALITYSTATSREQUEST'].fields_by_name['prompt']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_GETQUALITYSTATSREQUEST'].fields_by_name['variant']._loaded_options = None
+  _globals['_GETQUALITYSTATSREQUEST'].fields_by_name['variant']._serialized_options = b'\272H\005r\003\030\200\002'
   _globals['_QUALITYSERVICE'].methods_by_name['AssessQuality']._loaded_options = None
   _globals['_QUALITYSERVICE'].methods_by_name['AssessQuality']._serialized_options = b'\220\002\002\202\323\344\223\002\027\"\022/v1/quality:assess:\001*'
+  _globals['_QUALITYSERVICE'].methods_by_name['GetQualityStats']._loaded_options = None
+  _globals['_QUALITYSERVICE'].methods_by_name['GetQualityStats']._serialized_options = b'\220\002\001\202\323\344\223\002\023\022\021/v1/quality/stats'
   _globals['_ASSESSQUALITYREQUEST']._serialized_start=177
-  _globals['_ASSESSQUALITYREQUEST']._serialized_end=579
-  _globals['_ASSESSQUALITYRESPONSE']._serialized_start=581
-  _globals['_ASSESSQUALITYRESPONSE']._serialized_end=680
-  _globals['_QUALITYSERVICE']._serialized_start=683
-  _globals['_QUALITYSERVICE']._serialized_end=846
+  _globals['_ASSESSQUALITYREQUEST']._serialized_end=685
+  _globals['_ASSESSQUALITYRESPONSE']._serialized_start=687
+  _globals['_ASSESSQUALITYRESPONSE']._serialized_end=814
+  _globals['_GETQUALITYSTATSREQUEST']._serialized_start=817
+  _globals['_GETQUALITYSTATSREQUEST']._serialized_end=1117
+  _globals['_GETQUALITYSTATSRESPONSE']._serialized_start=1119
+  _globals['_GETQUALITYSTATSRESPONSE']._serialized_end=1219
+  _globals['_QUALITYSERVICE']._serialized_start=1222
+  _globals['_QUALITYSERVICE']._serialized_end=1534
 # @@protoc_insertion_point(module_scope)

@@ -32,6 +32,8 @@ class AssessQualityRequest(_message.Message):
     LANGUAGE_FIELD_NUMBER: _builtins.int
     KEYWORDS_FIELD_NUMBER: _builtins.int
     CRITERIA_FIELD_NUMBER: _builtins.int
+    ASSESSMENT_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The text, 1 to 65536 characters."""
     question: _builtins.str
@@ -40,6 +42,10 @@ class AssessQualityRequest(_message.Message):
     """A text that is known to be right."""
     language: _builtins.str
     """BCP 47 tag of the language that is expected, such as `en`; empty means that of the question."""
+    assessment: _builtins.str
+    """Records the scores under this id, which is the idempotency key: the first scores under an id stay. The text itself is not kept.
+    Empty records nothing.
+    """
     @_builtins.property
     def contexts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Passages that it should rest on, at most 64 of up to 16384 characters each."""
@@ -52,6 +58,10 @@ class AssessQualityRequest(_message.Message):
     def criteria(self) -> _containers.RepeatedScalarFieldContainer[_quality_pb2.QualityCriterion.ValueType]:
         """Which criteria; empty means all."""
 
+    @_builtins.property
+    def origin(self) -> _quality_pb2.QualityOrigin:
+        """What made the text; kept with the scores."""
+
     def __init__(
         self,
         *,
@@ -62,10 +72,12 @@ class AssessQualityRequest(_message.Message):
         language: _builtins.str = ...,
         keywords: _abc.Iterable[_builtins.str] | None = ...,
         criteria: _abc.Iterable[_quality_pb2.QualityCriterion.ValueType] | None = ...,
+        assessment: _builtins.str = ...,
+        origin: _quality_pb2.QualityOrigin | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["origin", b"origin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contexts", b"contexts", "criteria", b"criteria", "keywords", b"keywords", "language", b"language", "question", b"question", "reference", b"reference", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assessment", b"assessment", "contexts", b"contexts", "criteria", b"criteria", "keywords", b"keywords", "language", b"language", "origin", b"origin", "question", b"question", "reference", b"reference", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -78,6 +90,9 @@ class AssessQualityResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ASSESSMENT_FIELD_NUMBER: _builtins.int
+    RECORDED_FIELD_NUMBER: _builtins.int
+    recorded: _builtins.bool
+    """Whether it was recorded by this call; false without an id, and where scores of that id were there before."""
     @_builtins.property
     def assessment(self) -> _quality_pb2.QualityAssessment:
         """The scores."""
@@ -86,11 +101,89 @@ class AssessQualityResponse(_message.Message):
         self,
         *,
         assessment: _quality_pb2.QualityAssessment | None = ...,
+        recorded: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["assessment", b"assessment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assessment", b"assessment"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assessment", b"assessment", "recorded", b"recorded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AssessQualityResponse: _TypeAlias = AssessQualityResponse  # noqa: Y015
+
+@_typing.final
+class GetQualityStatsRequest(_message.Message):
+    """Asks for statistics."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAYS_FIELD_NUMBER: _builtins.int
+    GROUPING_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
+    days: _builtins.int
+    """How many days back, today (UTC) included: 1 to 366; absent means 30."""
+    grouping: _quality_pb2.QualityGrouping.ValueType
+    """By what scores are counted apart."""
+    model: _builtins.str
+    """Only texts of this model."""
+    prompt: _builtins.str
+    """Only texts of this prompt."""
+    variant: _builtins.str
+    """Only texts of this variant."""
+    def __init__(
+        self,
+        *,
+        days: _builtins.int | None = ...,
+        grouping: _quality_pb2.QualityGrouping.ValueType = ...,
+        model: _builtins.str | None = ...,
+        prompt: _builtins.str | None = ...,
+        variant: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_days", b"_days", "_model", b"_model", "_prompt", b"_prompt", "_variant", b"_variant", "days", b"days", "model", b"model", "prompt", b"prompt", "variant", b"variant"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_days", b"_days", "_model", b"_model", "_prompt", b"_prompt", "_variant", b"_variant", "days", b"days", "grouping", b"grouping", "model", b"model", "prompt", b"prompt", "variant", b"variant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__days: _TypeAlias = _typing.Literal["days"]  # noqa: Y015
+    _WhichOneofArgType__days: _TypeAlias = _typing.Literal["_days", b"_days"]  # noqa: Y015
+    _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
+    _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
+    _WhichOneofReturnType__prompt: _TypeAlias = _typing.Literal["prompt"]  # noqa: Y015
+    _WhichOneofArgType__prompt: _TypeAlias = _typing.Literal["_prompt", b"_prompt"]  # noqa: Y015
+    _WhichOneofReturnType__variant: _TypeAlias = _typing.Literal["variant"]  # noqa: Y015
+    _WhichOneofArgType__variant: _TypeAlias = _typing.Literal["_variant", b"_variant"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__days) -> _WhichOneofReturnType__days | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt) -> _WhichOneofReturnType__prompt | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__variant) -> _WhichOneofReturnType__variant | None: ...
+
+Global___GetQualityStatsRequest: _TypeAlias = GetQualityStatsRequest  # noqa: Y015
+
+@_typing.final
+class GetQualityStatsResponse(_message.Message):
+    """Statistics of recorded assessments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATISTICS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def statistics(self) -> _containers.RepeatedCompositeFieldContainer[_quality_pb2.QualityStatistic]:
+        """By group, then by criterion; of at most 100 groups, those with the most texts. Only scores of the present formula version count."""
+
+    def __init__(
+        self,
+        *,
+        statistics: _abc.Iterable[_quality_pb2.QualityStatistic] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["statistics", b"statistics"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetQualityStatsResponse: _TypeAlias = GetQualityStatsResponse  # noqa: Y015

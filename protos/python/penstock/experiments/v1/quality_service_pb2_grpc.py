@@ -40,6 +40,11 @@ class QualityServiceStub(object):
                 request_serializer=penstock_dot_experiments_dot_v1_dot_quality__service__pb2.AssessQualityRequest.SerializeToString,
                 response_deserializer=penstock_dot_experiments_dot_v1_dot_quality__service__pb2.AssessQualityResponse.FromString,
                 _registered_method=True)
+        self.GetQualityStats = channel.unary_unary(
+                '/penstock.experiments.v1.QualityService/GetQualityStats',
+                request_serializer=penstock_dot_experiments_dot_v1_dot_quality__service__pb2.GetQualityStatsRequest.SerializeToString,
+                response_deserializer=penstock_dot_experiments_dot_v1_dot_quality__service__pb2.GetQualityStatsResponse.FromString,
+                _registered_method=True)
 
 
 class QualityServiceServicer(object):
@@ -48,7 +53,16 @@ class QualityServiceServicer(object):
 
     def AssessQuality(self, request, context):
         """Judges a text by criteria, each scored, abstained or failed by itself. The same request gets the same scores.
-        Errors: INVALID_ARGUMENT (INVALID_FIELD).
+        With `assessment` it is recorded for `GetQualityStats`; the response comes after it is durable.
+        Errors: INVALID_ARGUMENT (INVALID_FIELD), UNAVAILABLE (DATABASE_UNAVAILABLE; only where it is recorded).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetQualityStats(self, request, context):
+        """Counts and mean scores of recorded assessments by criterion and day, exact as of the call, and their trends.
+        Errors: INVALID_ARGUMENT (INVALID_FIELD), UNAVAILABLE (DATABASE_UNAVAILABLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -61,6 +75,11 @@ def add_QualityServiceServicer_to_server(servicer, server):
                     servicer.AssessQuality,
                     request_deserializer=penstock_dot_experiments_dot_v1_dot_quality__service__pb2.AssessQualityRequest.FromString,
                     response_serializer=penstock_dot_experiments_dot_v1_dot_quality__service__pb2.AssessQualityResponse.SerializeToString,
+            ),
+            'GetQualityStats': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetQualityStats,
+                    request_deserializer=penstock_dot_experiments_dot_v1_dot_quality__service__pb2.GetQualityStatsRequest.FromString,
+                    response_serializer=penstock_dot_experiments_dot_v1_dot_quality__service__pb2.GetQualityStatsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -91,6 +110,33 @@ class QualityService(object):
             '/penstock.experiments.v1.QualityService/AssessQuality',
             penstock_dot_experiments_dot_v1_dot_quality__service__pb2.AssessQualityRequest.SerializeToString,
             penstock_dot_experiments_dot_v1_dot_quality__service__pb2.AssessQualityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetQualityStats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.experiments.v1.QualityService/GetQualityStats',
+            penstock_dot_experiments_dot_v1_dot_quality__service__pb2.GetQualityStatsRequest.SerializeToString,
+            penstock_dot_experiments_dot_v1_dot_quality__service__pb2.GetQualityStatsResponse.FromString,
             options,
             channel_credentials,
             insecure,

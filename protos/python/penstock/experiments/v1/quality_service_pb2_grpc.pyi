@@ -35,7 +35,12 @@ class QualityServiceStub:
     def __new__(cls, channel: _aio.Channel) -> QualityServiceAsyncStub: ...
     AssessQuality: _grpc.UnaryUnaryMultiCallable[_quality_service_pb2.AssessQualityRequest, _quality_service_pb2.AssessQualityResponse]
     """Judges a text by criteria, each scored, abstained or failed by itself. The same request gets the same scores.
-    Errors: INVALID_ARGUMENT (INVALID_FIELD).
+    With `assessment` it is recorded for `GetQualityStats`; the response comes after it is durable.
+    Errors: INVALID_ARGUMENT (INVALID_FIELD), UNAVAILABLE (DATABASE_UNAVAILABLE; only where it is recorded).
+    """
+    GetQualityStats: _grpc.UnaryUnaryMultiCallable[_quality_service_pb2.GetQualityStatsRequest, _quality_service_pb2.GetQualityStatsResponse]
+    """Counts and mean scores of recorded assessments by criterion and day, exact as of the call, and their trends.
+    Errors: INVALID_ARGUMENT (INVALID_FIELD), UNAVAILABLE (DATABASE_UNAVAILABLE).
     """
 
 @_typing.type_check_only
@@ -45,7 +50,12 @@ class QualityServiceAsyncStub(QualityServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     AssessQuality: _aio.UnaryUnaryMultiCallable[_quality_service_pb2.AssessQualityRequest, _quality_service_pb2.AssessQualityResponse]  # type: ignore[assignment]
     """Judges a text by criteria, each scored, abstained or failed by itself. The same request gets the same scores.
-    Errors: INVALID_ARGUMENT (INVALID_FIELD).
+    With `assessment` it is recorded for `GetQualityStats`; the response comes after it is durable.
+    Errors: INVALID_ARGUMENT (INVALID_FIELD), UNAVAILABLE (DATABASE_UNAVAILABLE; only where it is recorded).
+    """
+    GetQualityStats: _aio.UnaryUnaryMultiCallable[_quality_service_pb2.GetQualityStatsRequest, _quality_service_pb2.GetQualityStatsResponse]  # type: ignore[assignment]
+    """Counts and mean scores of recorded assessments by criterion and day, exact as of the call, and their trends.
+    Errors: INVALID_ARGUMENT (INVALID_FIELD), UNAVAILABLE (DATABASE_UNAVAILABLE).
     """
 
 class QualityServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -58,7 +68,18 @@ class QualityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_quality_service_pb2.AssessQualityResponse, _abc.Awaitable[_quality_service_pb2.AssessQualityResponse]]:
         """Judges a text by criteria, each scored, abstained or failed by itself. The same request gets the same scores.
-        Errors: INVALID_ARGUMENT (INVALID_FIELD).
+        With `assessment` it is recorded for `GetQualityStats`; the response comes after it is durable.
+        Errors: INVALID_ARGUMENT (INVALID_FIELD), UNAVAILABLE (DATABASE_UNAVAILABLE; only where it is recorded).
+        """
+
+    @_abc_1.abstractmethod
+    def GetQualityStats(
+        self,
+        request: _quality_service_pb2.GetQualityStatsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_quality_service_pb2.GetQualityStatsResponse, _abc.Awaitable[_quality_service_pb2.GetQualityStatsResponse]]:
+        """Counts and mean scores of recorded assessments by criterion and day, exact as of the call, and their trends.
+        Errors: INVALID_ARGUMENT (INVALID_FIELD), UNAVAILABLE (DATABASE_UNAVAILABLE).
         """
 
 def add_QualityServiceServicer_to_server(servicer: QualityServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
