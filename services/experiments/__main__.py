@@ -15,6 +15,7 @@ from openfeature.schemas.protobuf.flagd.evaluation.v2 import evaluation_pb2_grpc
 from penstock.experiments.v1 import (
     assignment_service_pb2_grpc,
     experiment_service_pb2_grpc,
+    optimization_service_pb2_grpc,
     outcome_service_pb2_grpc,
     quality_service_pb2_grpc,
     result_service_pb2_grpc,
@@ -30,6 +31,10 @@ from services.experiments.analyst import Analyst
 from services.experiments.configuration import ConfigurationFeed
 from services.experiments.lifecycle import Experiments
 from services.experiments.openfeature_handlers import OpenFeatureService
+from services.experiments.optimization.handlers import OptimizationHandlers
+from services.experiments.optimization.optimizations import Optimizations
+from services.experiments.optimization.suite_target import SuiteTargets
+from services.experiments.optimization.worker import Worker
 from services.experiments.outcomes import Outcomes
 from services.experiments.quality.assessor import Assessor
 from services.experiments.quality.handlers import QualityService
@@ -37,6 +42,7 @@ from services.experiments.quality.inference_embedder import InferenceEmbedder
 from services.experiments.quality.relevance import Relevance
 from services.experiments.settings import ExperimentsSettings
 from services.experiments.stores.postgres import PostgresStore
+from services.experiments.stores.postgres_optimizations import PostgresOptimizations
 from services.experiments.stores.postgres_quality import PostgresQuality
 
 if TYPE_CHECKING:
@@ -44,6 +50,7 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
     from services.chassis.call import Lifecycle
+    from services.chassis.postgres import Pool
 
 _log = logging.getLogger(__name__)
 _PACKAGE = "penstock.experiments.v1"
@@ -88,6 +95,7 @@ async def build(settings: ExperimentsSettings, stack: AsyncExitStack, lifecycle:
             QualityService(Assessor(Relevance(await _embedder(settings, stack))), PostgresQuality(pool), analyst),
             quality_service_pb2_grpc.add_QualityServiceServicer_to_server,
         ),
+        await _optimizations(settings, stack, lifecycle, pool, Experiments(store)),
         # Providers of OpenFeature that were built for flagd speak one or the other.
         Served(
             "flagd.evaluation.v1.Service",
@@ -100,6 +108,25 @@ async def build(settings: ExperimentsSettings, stack: AsyncExitStack, lifecycle:
             flagd_v2_grpc.add_ServiceServicer_to_server,
         ),
     ]
+
+
+async def _optimizations(
+    settings: ExperimentsSettings, stack: AsyncExitStack, lifecycle: Lifecycle, pool: Pool, experiments: Experiments
+) -> Served:
+    """Optimizations, and the worker that does them."""
+    addresses = (settings.retrieval_address, settings.inference_address)
+    targets = SuiteTargets(*[await open_channel(stack, address) if address else None for address in addresses])
+    records = PostgresOptimizations(pool, settings.optimization_lease_seconds)
+    # Not the analyst of results, which somebody waits for.
+    proposer = Analyst(settings.analysis_seconds, settings.analysis_idle_seconds)
+    stack.push_async_callback(proposer.close)
+    worker = Worker(records, proposer, experiments, targets.of, settings.optimization_lease_seconds)
+    _in_background(stack, worker.run())
+    return Served(
+        f"{_PACKAGE}.OptimizationService",
+        OptimizationHandlers(Optimizations(records, targets, worker.wake, lifecycle.draining.is_set)),
+        optimization_service_pb2_grpc.add_OptimizationServiceServicer_to_server,
+    )
 
 
 async def _embedder(settings: ExperimentsSettings, stack: AsyncExitStack) -> InferenceEmbedder | None:

@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, Final, TypeAlias, overload
 
 from services.chassis.errors import Failure, Reason
 from services.experiments.analysis import Analysis, PowerAnswer, PowerQuestion, Question
+from services.experiments.optimization.proposals import Proposal, Proposed
 from services.experiments.quality.trends import Trended, Trends
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from typing import BinaryIO
 
-    Asked: TypeAlias = Question | PowerQuestion | Trends
-    Answer: TypeAlias = Analysis | PowerAnswer | Trended
+    Asked: TypeAlias = Question | PowerQuestion | Proposal | Trends
+    Answer: TypeAlias = Analysis | PowerAnswer | Proposed | Trended
 
 _log = logging.getLogger(__name__)
 
@@ -75,6 +76,9 @@ class Analyst:
 
     @overload
     async def ask(self, question: PowerQuestion) -> PowerAnswer: ...
+
+    @overload
+    async def ask(self, question: Proposal) -> Proposed: ...
 
     @overload
     async def ask(self, question: Trends) -> Trended: ...
@@ -189,6 +193,10 @@ def _answer_to(question: Asked) -> Answer | Refused | Broken:
     from services.experiments.power import NoAnswerError, compute  # noqa: PLC0415 - as above
 
     try:
+        if isinstance(question, Proposal):
+            from services.experiments.optimization.search import propose  # noqa: PLC0415 - as above, and only for searches
+
+            return Proposed(propose(question))
         if isinstance(question, Trends):
             from services.experiments.quality.theil_sen import trend  # noqa: PLC0415 - as above
 

@@ -16,6 +16,7 @@ from google.protobuf import descriptor_pb2
 from penstock.experiments.v1 import (
     assignment_service_pb2,
     experiment_service_pb2,
+    optimization_service_pb2,
     outcome_service_pb2,
     quality_service_pb2,
     result_service_pb2,
@@ -46,6 +47,7 @@ DEFAULT_TIMEOUT: Final = 120.0
 _SERVICES: Final = (
     assignment_service_pb2,
     experiment_service_pb2,
+    optimization_service_pb2,
     outcome_service_pb2,
     quality_service_pb2,
     result_service_pb2,

@@ -26,7 +26,7 @@ from tests.support.ports import free_port
 from tests.support.postgres import Postgres
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
 ROOT = Path(__file__).parents[3]
 # As channels between services are (services/chassis/channels.py), so that reconnecting is quick.
@@ -36,7 +36,7 @@ CHANNEL = (("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_back
 class Service:
     """One process of the service, on one port for all its lives."""
 
-    def __init__(self, database_url: str, log: Path) -> None:
+    def __init__(self, database_url: str, log: Path, settings: Mapping[str, str] | None = None) -> None:
         self.port = free_port()
         self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{self.port}", options=CHANNEL)
         self.experiments: Any = experiment_service_pb2_grpc.ExperimentServiceStub(self.channel)
@@ -45,11 +45,11 @@ class Service:
         self.results: Any = result_service_pb2_grpc.ResultServiceStub(self.channel)
         self.process: asyncio.subprocess.Process | None = None
         self.log = log
-        self._database_url = database_url
+        self._settings = {"DATABASE_URL": database_url, **(settings or {})}
 
     async def start(self) -> None:
         """Starts it and waits until it serves."""
-        environment = {**os.environ, "GRPC_ADDRESS": f"127.0.0.1:{self.port}", "DATABASE_URL": self._database_url}
+        environment = {**os.environ, "GRPC_ADDRESS": f"127.0.0.1:{self.port}", **self._settings}
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "services.experiments", cwd=ROOT, env=environment, stdout=log, stderr=log
