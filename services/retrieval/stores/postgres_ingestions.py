@@ -47,19 +47,25 @@ _CANCEL: Final = """
 UPDATE ingestions SET state = 'CANCELLED', end_time = now(), lease = NULL, leased_until = NULL
 WHERE uid = $1 AND end_time IS NULL
 """
-# In the order in which indexing locks them: documents, then items.
-SETTLE_CANCELLED: Final = """
-WITH these AS (
+# Some of them, in the order in which indexing locks them: documents, then items. What indexing has locked is left to the next
+# time. Those who settle take turns, as they would lock the same rows in different orders.
+_SETTLE_TURN: Final = "SELECT pg_advisory_xact_lock(hashtext('penstock.retrieval.settle_cancelled'))"
+_SETTLE_MOST: Final = 1000
+_SETTLE: Final = """
+WITH these AS MATERIALIZED (
     SELECT i.ingestion_uid, i.source, i.entry, i.document_uid, i.version FROM ingestion_items i
-    JOIN ingestions g ON g.uid = i.ingestion_uid WHERE i.state = 'PENDING' AND g.state = 'CANCELLED'
+    JOIN ingestions g ON g.uid = i.ingestion_uid WHERE i.state = 'PENDING' AND g.state = 'CANCELLED' LIMIT $1
+), mine AS MATERIALIZED (
+    SELECT uid FROM documents WHERE uid IN (SELECT document_uid FROM these) FOR UPDATE SKIP LOCKED
 ), held AS (
     UPDATE documents d SET held = true, lease = NULL, leased_until = NULL FROM these t
-    WHERE d.uid = t.document_uid AND d.version = t.version AND d.ingestion_uid = t.ingestion_uid
-        AND d.indexed_edition IS DISTINCT FROM d.wanted_edition
+    WHERE d.uid IN (SELECT uid FROM mine) AND d.uid = t.document_uid AND d.version = t.version
+        AND d.ingestion_uid = t.ingestion_uid AND d.indexed_edition IS DISTINCT FROM d.wanted_edition
     RETURNING d.uid
 )
 UPDATE ingestion_items i SET state = 'CANCELLED' FROM these t
 WHERE (i.ingestion_uid, i.source, i.entry) = (t.ingestion_uid, t.source, t.entry) AND i.state = 'PENDING'
+    AND (t.document_uid IN (SELECT uid FROM mine) OR NOT EXISTS (SELECT FROM documents d WHERE d.uid = t.document_uid))
     AND (SELECT count(*) FROM held) >= 0
 """
 _AGAIN: Final = """
@@ -176,10 +182,10 @@ class PostgresIngestions:
         ]
 
     async def cancel(self, uid: UUID) -> None:
-        """See `IngestionRecords.cancel`. Whoever dies between the two leaves the second to the upkeep."""
+        """See `IngestionRecords.cancel`. After the first statement nobody begins with its documents; upkeep holds the rest."""
         with outages():
             await self._pool.execute(_CANCEL, uid)
-            await self._pool.execute(SETTLE_CANCELLED)
+        await settle_cancelled(self._pool)
 
     async def retry(self, uid: UUID, stage: Stage | None) -> bool:
         """See `IngestionRecords.retry`."""
@@ -194,6 +200,14 @@ class PostgresIngestions:
                 return False
             await connection.execute(_REOPEN, uid, row["failed"], row["unread"])
         return True
+
+
+async def settle_cancelled(pool: Pool) -> bool:
+    """Has some documents of cancelled ingestions held; False if there was none, or none that nobody works on."""
+    async with transaction(pool) as connection:
+        await connection.execute(_SETTLE_TURN)
+        status: str = await connection.execute(_SETTLE, _SETTLE_MOST)
+    return status != "UPDATE 0"
 
 
 def _source_row(uid: UUID, number: int, source: Source) -> tuple[Any, ...]:

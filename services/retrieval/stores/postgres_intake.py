@@ -13,7 +13,7 @@ from services.retrieval.documents import DocumentState
 from services.retrieval.ingestion.ingestions import ItemFailure, SourceKind
 from services.retrieval.ingestion.intake import Claimed, LeaseLostError, StoredSource
 from services.retrieval.stores.postgres_documents import LEASE_SECONDS, put_documents
-from services.retrieval.stores.postgres_ingestions import SETTLE_CANCELLED
+from services.retrieval.stores.postgres_ingestions import settle_cancelled
 from services.retrieval.stores.rows import plain_uuid
 
 if TYPE_CHECKING:
@@ -159,7 +159,8 @@ class PostgresIntake:
         """See `IntakeRecords.tidy`."""
         with outages():
             await self._pool.execute(_TIDY)
-            await self._pool.execute(SETTLE_CANCELLED)
+        while await settle_cancelled(self._pool):
+            pass
 
     async def _fenced(self, statement: str, claimed: Claimed, *arguments: int) -> None:
         async with transaction(self._pool) as connection:

@@ -24,11 +24,15 @@ _PENDING: Final = "indexed_edition IS DISTINCT FROM wanted_edition AND NOT held"
 _UNTIL: Final = f"now() + make_interval(secs => {LEASE_SECONDS})"
 # Each statement below is put together from these constants alone.
 # ruff: noqa: S608
+# What is about to be held, as its ingestion was cancelled a moment ago, is begun by nobody.
 _CLAIM: Final = f"""
 UPDATE documents SET lease = $1, leased_until = {_UNTIL}, attempts = attempts + 1
 WHERE uid IN (
-    SELECT uid FROM documents
-    WHERE {_PENDING} AND not_before <= now() AND coalesce(leased_until <= now(), true)
+    SELECT uid FROM documents d
+    WHERE {_PENDING} AND not_before <= now() AND coalesce(leased_until <= now(), true) AND NOT EXISTS (
+        SELECT FROM ingestion_items i JOIN ingestions g ON g.uid = i.ingestion_uid
+        WHERE i.document_uid = d.uid AND i.state = 'PENDING' AND g.state = 'CANCELLED'
+    )
     ORDER BY not_before LIMIT $2 FOR UPDATE SKIP LOCKED
 )
 """

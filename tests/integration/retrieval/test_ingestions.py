@@ -1,5 +1,6 @@
 """Ingestions as a resource: begun, watched, cancelled, retried; what fails fails alone."""
 
+import asyncio
 import io
 import json
 import zipfile
@@ -9,7 +10,7 @@ from typing import Any
 import grpc.aio
 import pytest
 from penstock.errors.v1 import error_reason_pb2
-from penstock.retrieval.v1 import ingestion_pb2, ingestion_service_pb2
+from penstock.retrieval.v1 import document_pb2, ingestion_pb2, ingestion_service_pb2
 
 from tests.support.retrieval import INDEXED, Retrieval, reason_of
 
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 SUCCEEDED = ingestion_pb2.INGESTION_STATE_SUCCEEDED
 FAILED = ingestion_pb2.INGESTION_STATE_FAILED
 CANCELLED = ingestion_pb2.INGESTION_STATE_CANCELLED
+HELD = document_pb2.DOCUMENT_STATE_HELD
 
 
 def riddle(number: int) -> dict[str, Any]:
@@ -129,6 +131,29 @@ async def test_cancel_stops_and_retry_goes_on(suite: Retrieval) -> None:
     ended = await suite.ended(uid)
     assert (ended.state, done(ended)[3]) == (SUCCEEDED, (241, 241))
     assert (await suite.get("d1239", "cancelled")).state == INDEXED
+
+
+async def test_a_large_one_is_cancelled_as_fast_as_a_small_one(suite: Retrieval) -> None:
+    await suite.create("large")
+    lines = "\n".join(json.dumps({"id": f"r{number}", "text": f"Riddle{number}."}) for number in range(2500))
+    suite.embedder.delay = 0.5
+    try:
+        uid = await suite.upload("all.jsonl", lines.encode(), "large")
+        async for told in suite.watch(uid):
+            if told.stages[0].complete:
+                break
+        cancel = ingestion_service_pb2.CancelIngestionRequest(ingestion=uid)
+        # More than one step holds, beside each other and the upkeep.
+        answers = await asyncio.gather(*(suite.ingestions.CancelIngestion(cancel, timeout=20) for _ in range(4)))
+        assert {answer.ingestion.state for answer in answers} == {CANCELLED}
+        texts = suite.embedder.texts
+        await suite.add({"document": "later", "text": "Added later."}, collection="large")
+        assert suite.embedder.texts - texts <= 3 * 64 + 1
+        async with asyncio.timeout(20):
+            while (await suite.get("r2499", "large")).state != HELD:  # noqa: ASYNC110 - what is waited for has no event
+                await asyncio.sleep(0.05)
+    finally:
+        suite.embedder.delay = 0.0
 
 
 async def test_a_stage_that_failed_is_done_again(suite: Retrieval) -> None:
