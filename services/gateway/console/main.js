@@ -6,6 +6,7 @@ import { element, make, recall, remember } from "./dom.js";
 import { currentLanguage, say, setLanguage, startLanguage } from "./i18n.js";
 import { ask, focusQuestion, isAnswering, resume, startConversation, startHistory, stop } from "./pages/chat.js";
 import { collectionsPage } from "./pages/collections.js";
+import { experimentsPage } from "./pages/experiments.js";
 import { modelsPage } from "./pages/models.js";
 import { isOpen, startRouter } from "./router.js";
 
@@ -175,7 +176,7 @@ async function start() {
   }));
   listen();
   startHistory(failed);
-  const pages = { collections: collectionsPage, models: modelsPage };
+  const pages = { collections: collectionsPage, models: modelsPage, experiments: experimentsPage };
   startRouter(element("chat", HTMLElement), element("page", HTMLElement), pages, failed);
   if (isOpen("chat")) focusQuestion();
   // What another page has added or loaded is there to be chosen.

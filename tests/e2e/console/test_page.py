@@ -188,3 +188,24 @@ async def test_it_names_the_api_and_the_openai_address(console: ConsolePage) -> 
     await expect(console.page.locator("#openai-url")).to_have_text(f"{console.url}/openai/v1")
     response = await console.page.request.get(f"{console.url}/docs")
     assert response.ok
+
+
+async def test_every_page_fits_a_small_phone_in_the_longest_language(console: ConsolePage) -> None:
+    page = console.page
+    await page.locator("#language").select_option("ru")
+    await page.set_viewport_size({"width": 320, "height": 640})
+    for name in ("chat", "collections", "models", "experiments"):
+        await page.locator(f'nav a[href="#/{name}"]').click()
+        await expect(page.locator(f'nav a[href="#/{name}"]')).to_have_attribute("aria-current", "page")
+        await expect(page.locator("#empty h1" if name == "chat" else "#page .card").first).to_be_visible()
+        assert await page.evaluate("() => document.documentElement.scrollWidth") <= 320, name
+
+
+async def test_the_pages_are_reached_and_left_by_the_keyboard(console: ConsolePage) -> None:
+    page = console.page
+    await page.locator('nav a[href="#/collections"]').focus()
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#page h1")).to_be_focused()
+    await page.go_back()
+    await expect(page.locator("#question")).to_be_visible()
+    await expect(page.locator("#page")).to_be_hidden()

@@ -12,6 +12,8 @@ import { number, say, size } from "../i18n.js";
 
 const KINDS = new Map([["MODEL_STATE_READY", "good"], ["MODEL_STATE_FAILED", "bad"], ["MODEL_STATE_UNREACHABLE", "bad"]]);
 const REFRESH_MS = 5000;
+/** Engines that are part of inference: their models are always there. */
+const BUILT_IN = new Set(["extractive", "minilm"]);
 
 /**
  * Loads or pulls a model, and shows how far it is.
@@ -65,7 +67,7 @@ function modelCard(model, signal, changed) {
       await changed();
     }, "primary"));
   }
-  if (state === "MODEL_STATE_READY") {
+  if (state === "MODEL_STATE_READY" && !BUILT_IN.has(engine)) {
     buttons.append(button("unload", async () => {
       await send("/v1/models:unload", { model: name });
       await changed();
