@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 PIECE_BYTES = 160
-PIECE_SECONDS = 0.04
 
 
 class Line:
@@ -19,6 +18,8 @@ class Line:
     def __init__(self, host: str, port: int) -> None:
         self._upstream = (host, port)
         self.slow = False
+        self.pause_seconds = 0.04
+        """Between two pieces, while it is slow."""
         self.port = 0
 
     @asynccontextmanager
@@ -46,6 +47,6 @@ class Line:
     async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, downwards: bool = False) -> None:
         while piece := await source.read(PIECE_BYTES if downwards and self.slow else 65536):
             if downwards and self.slow:
-                await asyncio.sleep(PIECE_SECONDS)
+                await asyncio.sleep(self.pause_seconds)
             sink.write(piece)
             await sink.drain()

@@ -73,7 +73,7 @@ async def test_each_sentence_tells_what_it_rests_on(console: ConsolePage) -> Non
 
 async def test_the_stop_button_stops_and_the_next_question_is_answered(console: ConsolePage) -> None:
     await expect(console.page.locator("#stop")).to_be_hidden()
-    console.line.slow = True
+    console.line.slow, console.line.pause_seconds = True, 0.3
     await console.send(QUESTION)
     stop = console.page.locator("#stop")
     await expect(stop).to_be_visible()
@@ -88,7 +88,7 @@ async def test_the_stop_button_stops_and_the_next_question_is_answered(console: 
 
 
 async def test_escape_stops(console: ConsolePage) -> None:
-    console.line.slow = True
+    console.line.slow, console.line.pause_seconds = True, 0.3
     await console.send(QUESTION)
     await expect(console.page.locator("#stop")).to_be_visible()
     await console.page.keyboard.press("Escape")
