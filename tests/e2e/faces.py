@@ -21,6 +21,7 @@ from google.rpc import error_details_pb2, status_pb2
 from penstock.experiments.v1 import (
     assignment_service_pb2,
     experiment_service_pb2,
+    optimization_service_pb2,
     outcome_service_pb2,
     quality_service_pb2,
     result_service_pb2,
@@ -51,6 +52,7 @@ MODULES: tuple[Any, ...] = (
     conversation_service_pb2,
     experiment_service_pb2,
     assignment_service_pb2,
+    optimization_service_pb2,
     outcome_service_pb2,
     quality_service_pb2,
     result_service_pb2,
