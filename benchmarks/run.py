@@ -54,6 +54,7 @@ def main() -> None:
     run("What one machine serves", "benchmarks.throughput")
     run("Ingestion", "benchmarks.ingestion")
     run("Chunking", "benchmarks.chunking_speed")
+    run("Quality against labels", "benchmarks.quality")
     run_search(arguments.judged, arguments.chunks)
 
 
