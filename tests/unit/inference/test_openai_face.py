@@ -78,9 +78,7 @@ def test_a_completion_is_that_of_openai_and_names_its_variant() -> None:
 def test_embeddings_are_floats_or_base64_of_the_same() -> None:
     embedded = Embedded(embedder("e"), Embeddings([[0.5, -1.0], [2.0, 0.25]], 6, UsageSource.COUNTED))
     floats = json.loads(face.embeddings(parse_embeddings(b'{"input": ["a", "b"]}'), embedded))
-    packed = json.loads(
-        face.embeddings(parse_embeddings(b'{"input": ["a", "b"], "encoding_format": "base64"}'), embedded)
-    )
+    packed = json.loads(face.embeddings(parse_embeddings(b'{"input": ["a", "b"], "encoding_format": "base64"}'), embedded))
     assert [one["embedding"] for one in floats["data"]] == [[0.5, -1.0], [2.0, 0.25]]
     assert [one["index"] for one in floats["data"]] == [0, 1]
     assert [struct.unpack("<2f", base64.b64decode(one["embedding"])) for one in packed["data"]] == [(0.5, -1.0), (2.0, 0.25)]
