@@ -32,7 +32,7 @@ NEEDED: dict[str, dict[str, Any]] = {
 
 def methods() -> dict[str, Any]:
     """Every RPC of retrieval, by its name."""
-    found = {}
+    found: dict[str, Any] = {}
     for module in pkgutil.iter_modules(penstock.retrieval.v1.__path__, "penstock.retrieval.v1."):
         if module.name.endswith("_service_pb2"):
             for service in importlib.import_module(module.name).DESCRIPTOR.services_by_name.values():

@@ -84,3 +84,25 @@ def test_unusable_files_of_keys_are_refused_without_telling_keys(tmp_path: Path,
 def test_a_missing_file_of_keys_is_named(tmp_path: Path) -> None:
     with pytest.raises(KeysError, match="missing"):
         read_keys(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"gateway_secret": "s" * 40}, "API_KEYS_FILE or JWT_JWKS"),
+        ({"gateway_secret": "short", "api_keys_file": "keys"}, "32 characters"),
+        ({"jwt_jwks": "https://id.example/keys"}, "JWT_AUDIENCES"),
+        ({"jwt_jwks": "/nowhere/keys", "jwt_issuer": "i", "jwt_audiences": "a"}, "neither a URL nor a file"),
+        ({"tls_key_file": "key.pem"}, "belong together"),
+        ({"tls_key_file": "/nowhere/key.pem", "tls_certificate_file": "/nowhere/tls.pem"}, "no file"),
+    ],
+)
+def test_settings_of_security_that_contradict_each_other_are_refused(wrong: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValidationError, match=named):
+        GatewaySettings(**wrong)
+
+
+def test_tokens_guard_like_keys() -> None:
+    told: dict[str, Any] = {"jwt_jwks": "https://id.example/keys", "jwt_issuer": "i", "jwt_audiences": "a, b"}
+    settings = GatewaySettings(listen_host="0.0.0.0", **told)  # noqa: S104 (with tokens)
+    assert (settings.is_guarded, settings.jwt_audiences) == (True, ("a", "b"))
