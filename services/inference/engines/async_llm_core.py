@@ -70,9 +70,7 @@ class Core:
         """How many tokens may follow a prompt. Raises CONTEXT_TOO_LONG where none may."""
         left = self.context_tokens - len(tokens)
         if left < 1:
-            message = (
-                f"the prompt has {len(tokens)} tokens; the model takes {self.context_tokens} with the answer: shorten it"
-            )
+            message = f"the prompt has {len(tokens)} tokens; the model takes {self.context_tokens} with the answer: shorten it"
             raise Failure(Reason.CONTEXT_TOO_LONG, message, metadata={"context_tokens": str(self.context_tokens)})
         return left
 
