@@ -86,7 +86,7 @@ export class Answer {
     if (!this.drawing) this.drawing = requestAnimationFrame(() => this.draw());
   }
 
-  /** @param {Citation} citation */
+  /** @param {{start?: number, end?: number}} place In characters of the answer. */
   sentence({ start = 0, end = 0 }) {
     return this.text.slice(units(this.text, start), units(this.text, end));
   }

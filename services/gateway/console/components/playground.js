@@ -3,6 +3,7 @@ import { send } from "../api.js";
 import { make } from "../dom.js";
 import { number, say } from "../i18n.js";
 import { addressOf } from "../router.js";
+import { MarkdownView } from "./markdown.js";
 import { attempt, choice, field } from "./page.js";
 
 /**
@@ -45,10 +46,12 @@ function explained({ dense, sparse, matched_terms: terms = [], coverage = 0, rer
 function hitRow(hit, place) {
   const name = make("a", { href: addressOf("collections", `${hit.collection}/${hit.document}`) }, hit.title || hit.document);
   const where = [hit.document, ...(hit.headings ?? [])].join(" › ");
+  const quote = make("div", { class: "quote" });
+  new MarkdownView(quote).update(hit.text);
   const facts = make("p", { class: "note" }, where, " · ");
   facts.append(say(make("span"), "relevance", { n: Math.round(100 * (hit.relevance ?? 0)) }), " · ");
   facts.append(say(make("span"), "scoreIs", { n: hit.score ?? 0 }));
-  const item = make("li", { class: "card hit" }, make("h3", {}, `${place}. `, name), facts, make("p", { class: "quote" }, hit.text));
+  const item = make("li", { class: "card hit" }, make("h3", {}, `${place}. `, name), facts, quote);
   if (hit.explanation) item.append(explained(hit.explanation));
   return item;
 }
