@@ -28,9 +28,8 @@ def main() -> None:
         ours, labels = [judged[place] for place in places], [bool(items[place]["supported"]) for place in places]
         kappa = cohens_kappa(ours, labels)
         agreed = sum(a == b for a, b in zip(ours, labels, strict=True))
-        print(
-            f"{language or 'all':4} {agreed}/{len(places)} agree, Cohen's kappa {'undefined' if kappa is None else f'{kappa:.2f}'}"
-        )
+        told = "undefined" if kappa is None else f"{kappa:.2f}"
+        print(f"{language or 'all':4} {agreed}/{len(places)} agree, Cohen's kappa {told}")
     for item, score, verdict in zip(items, scores, judged, strict=True):
         if verdict != item["supported"]:
             print(f"  {'missed' if item['supported'] else 'let pass'} ({score:.2f}): {item['claim']}")
