@@ -120,6 +120,7 @@ class Optimization:
         winner: Number of the trial that won.
         experiment: Id of the experiment in DRAFT.
         note: Why it waits, failed, or ended without a winner.
+        finished: How many measurements are kept.
     """
 
     uid: int
@@ -133,6 +134,7 @@ class Optimization:
     winner: int | None = None
     experiment: str = ""
     note: str = ""
+    finished: int = 0
 
     def losses(self, trial: Trial) -> tuple[float, ...]:
         """Of a trial whose objectives are all known."""
@@ -155,7 +157,9 @@ class Optimization:
 
     def draft(self) -> Optimization:
         """As it was when it was created."""
-        return replace(self, state=State.PENDING, end_time=None, trials=(), finals=(), winner=None, experiment="", note="")
+        return replace(
+            self, state=State.PENDING, end_time=None, trials=(), finals=(), winner=None, experiment="", note="", finished=0
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +186,7 @@ class Records(Protocol):
         ...
 
     async def page(self, tenant: str, size: int, before: int | None) -> Page:
-        """The tenant's, newest first."""
+        """The tenant's, newest first, without their trials."""
         ...
 
     async def cancel(self, tenant: str, optimization: str) -> None:
@@ -242,7 +246,7 @@ class Optimizations:
         return found
 
     async def page(self, size: int, before: int | None) -> Page:
-        """Up to `size` of the caller's tenant, newest first; size 0 means 50."""
+        """Up to `size` of the caller's tenant, newest first, without their trials; size 0 means 50."""
         return await self._records.page(current_call().tenant, size or DEFAULT_PAGE, before)
 
     async def watch(self, optimization: str) -> AsyncGenerator[Optimization, None]:

@@ -17,9 +17,12 @@ def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
 
 def front(items: Sequence[T], losses: Callable[[T], Sequence[float]]) -> list[T]:
     """Those that none dominates, least first loss first, equal ones in their order."""
-    told = [(losses(item), item) for item in items]
-    best = [(loss, item) for loss, item in told if not any(dominates(other, loss) for other, _ in told)]
-    return [item for _, item in sorted(best, key=lambda pair: tuple(pair[0]))]
+    chosen: list[tuple[tuple[float, ...], T]] = []
+    # What dominates another one comes before it in this order, and so does one of the front that dominates it, too.
+    for loss, item in sorted(((tuple(losses(item)), item) for item in items), key=lambda pair: pair[0]):
+        if not any(dominates(other, loss) for other, _ in chosen):
+            chosen.append((loss, item))
+    return [item for _, item in chosen]
 
 
 def best(items: Sequence[T], losses: Callable[[T], Sequence[float]], most: int) -> list[T]:

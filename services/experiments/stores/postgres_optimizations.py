@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
@@ -34,9 +35,10 @@ VALUES ($1, $2, $3::jsonb, $4::jsonb, $5, nullif($6, ''), $7) ON CONFLICT DO NOT
 _EARLIER: Final = "SELECT * FROM optimizations WHERE tenant = $1 AND request_id = $2"
 _GET: Final = "SELECT * FROM optimizations WHERE tenant = $1 AND optimization = $2"
 _PAGE: Final = """
-SELECT * FROM optimizations WHERE tenant = $1 AND ($3::bigint IS NULL OR uid < $3) ORDER BY uid DESC LIMIT $2
+SELECT *, (SELECT count(*) FROM optimization_trials WHERE optimization_uid = uid) AS finished
+FROM optimizations WHERE tenant = $1 AND ($3::bigint IS NULL OR uid < $3) ORDER BY uid DESC LIMIT $2
 """
-_TRIALS: Final = "SELECT * FROM optimization_trials WHERE optimization_uid = ANY($1) ORDER BY held_out, trial"
+_TRIALS: Final = "SELECT * FROM optimization_trials WHERE optimization_uid = $1 ORDER BY held_out, trial"
 _CANCEL: Final = """
 UPDATE optimizations SET state = 'CANCELLED', end_time = clock_timestamp(), lease = NULL, leased_until = NULL, note = ''
 WHERE tenant = $1 AND optimization = $2 AND end_time IS NULL
@@ -104,16 +106,13 @@ class PostgresOptimizations:
         """See `Records.get`."""
         async with transaction(self._pool) as connection:
             row = await connection.fetchrow(_GET, tenant, optimization)
-            return None if row is None else _optimization(row, await connection.fetch(_TRIALS, [row["uid"]]))
+            return None if row is None else _optimization(row, await connection.fetch(_TRIALS, row["uid"]))
 
     async def page(self, tenant: str, size: int, before: int | None) -> Page:
         """See `Records.page`."""
-        async with transaction(self._pool) as connection:
-            rows = await connection.fetch(_PAGE, tenant, size + 1, before)
-            trials = await connection.fetch(_TRIALS, [row["uid"] for row in rows[:size]])
-        found = tuple(
-            _optimization(row, [one for one in trials if one["optimization_uid"] == row["uid"]]) for row in rows[:size]
-        )
+        with outages():
+            rows = await self._pool.fetch(_PAGE, tenant, size + 1, before)
+        found = tuple(replace(_optimization(row, []), finished=row["finished"]) for row in rows[:size])
         return Page(found, found[-1].uid if len(rows) > size else None)
 
     async def cancel(self, tenant: str, optimization: str) -> None:
@@ -128,7 +127,7 @@ class PostgresOptimizations:
             row = await connection.fetchrow(_CLAIM, lease, self._lease_seconds)
             if row is None:
                 return None
-            return Job(_optimization(row, await connection.fetch(_TRIALS, [row["uid"]])), lease)
+            return Job(_optimization(row, await connection.fetch(_TRIALS, row["uid"])), lease)
 
     async def renew(self, job: Job) -> bool:
         """See `Jobs.renew`."""
@@ -179,6 +178,7 @@ def _optimization(row: Record, trials: Sequence[Record]) -> Optimization:
         winner=row["winner"],
         experiment=row["experiment"],
         note=row["note"],
+        finished=len(trials),
     )
 
 

@@ -64,6 +64,9 @@ class Answers(answer_service_pb2_grpc.AnswerServiceServicer):
         documents = ["relevant" if place == BEST - 1 else f"other-{place}" for place in range(top_k)]
         return answer_service_pb2.AnswerResponse(text="text", sources=[search_pb2.Hit(document=one) for one in documents])
 
+    async def StreamAnswer(self, request: Any, context: Any) -> None:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "optimizations ask for whole answers")
+
 
 @asynccontextmanager
 async def optimizing(database_url: str, log: Path, answers: Answers, **environment: str) -> AsyncIterator[tuple[Service, Any]]:
@@ -273,5 +276,5 @@ async def test_refusals_and_tenants(running: tuple[Service, Any]) -> None:
     assert (await refusal(stub.GetOptimization(request, metadata=other)))[:2] == ("NOT_FOUND", "OPTIMIZATION_NOT_FOUND")
     assert not (await stub.ListOptimizations(optimization_service_pb2.ListOptimizationsRequest(), metadata=other)).optimizations
     listed = await stub.ListOptimizations(optimization_service_pb2.ListOptimizationsRequest(page_size=1), metadata=TENANT)
-    assert [one.optimization for one in listed.optimizations] == ["o1"]
+    assert [(one.optimization, one.finished_count) for one in listed.optimizations] == [("o1", 3)]
     assert not listed.next_page_token

@@ -83,7 +83,7 @@ class OptimizationServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListOptimizations(self, request, context):
-        """Lists optimizations, newest first, without their questions.
+        """Lists optimizations, newest first, without their questions and trials.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

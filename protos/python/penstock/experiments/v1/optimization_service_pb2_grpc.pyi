@@ -41,7 +41,7 @@ class OptimizationServiceStub:
     GetOptimization: _grpc.UnaryUnaryMultiCallable[_optimization_service_pb2.GetOptimizationRequest, _optimization_service_pb2.GetOptimizationResponse]
     """Returns one optimization. Errors: NOT_FOUND (OPTIMIZATION_NOT_FOUND)."""
     ListOptimizations: _grpc.UnaryUnaryMultiCallable[_optimization_service_pb2.ListOptimizationsRequest, _optimization_service_pb2.ListOptimizationsResponse]
-    """Lists optimizations, newest first, without their questions."""
+    """Lists optimizations, newest first, without their questions and trials."""
     WatchOptimization: _grpc.UnaryStreamMultiCallable[_optimization_service_pb2.WatchOptimizationRequest, _optimization_service_pb2.WatchOptimizationResponse]
     """Tells how an optimization goes on: at once, then whenever something has changed, at most twice a second; the last event of the
     stream is `finished`, once it has succeeded, failed or been cancelled.
@@ -65,7 +65,7 @@ class OptimizationServiceAsyncStub(OptimizationServiceStub):
     GetOptimization: _aio.UnaryUnaryMultiCallable[_optimization_service_pb2.GetOptimizationRequest, _optimization_service_pb2.GetOptimizationResponse]  # type: ignore[assignment]
     """Returns one optimization. Errors: NOT_FOUND (OPTIMIZATION_NOT_FOUND)."""
     ListOptimizations: _aio.UnaryUnaryMultiCallable[_optimization_service_pb2.ListOptimizationsRequest, _optimization_service_pb2.ListOptimizationsResponse]  # type: ignore[assignment]
-    """Lists optimizations, newest first, without their questions."""
+    """Lists optimizations, newest first, without their questions and trials."""
     WatchOptimization: _aio.UnaryStreamMultiCallable[_optimization_service_pb2.WatchOptimizationRequest, _optimization_service_pb2.WatchOptimizationResponse]  # type: ignore[assignment]
     """Tells how an optimization goes on: at once, then whenever something has changed, at most twice a second; the last event of the
     stream is `finished`, once it has succeeded, failed or been cancelled.
@@ -104,7 +104,7 @@ class OptimizationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _optimization_service_pb2.ListOptimizationsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_optimization_service_pb2.ListOptimizationsResponse, _abc.Awaitable[_optimization_service_pb2.ListOptimizationsResponse]]:
-        """Lists optimizations, newest first, without their questions."""
+        """Lists optimizations, newest first, without their questions and trials."""
 
     @_abc_1.abstractmethod
     def WatchOptimization(
