@@ -23,7 +23,8 @@ BACKENDS: Final = ("experiments", "inference", "retrieval")
 ANY_BACKEND: Final = "any"
 ADMIN: Final = "admin"
 
-_MANY: Final = 1 << 20
+# Calls at once to one service: far above what services take in, and little enough to leave Envoy its memory.
+_MOST_CALLS: Final = 1 << 14
 # An HTTP/2 window a stream and a connection: bounds what a slow reader makes Envoy hold.
 _STREAM_WINDOW: Final = 1 << 20
 _CONNECTION_WINDOW: Final = 4 << 20
@@ -46,7 +47,7 @@ def build_clusters(settings: GatewaySettings) -> list[Any]:
     if is_url(settings.jwt_jwks):
         clusters.append(jwks_cluster(settings))
     if settings.is_guarded:
-        clusters.append(authorizer_cluster(settings.authorizer_socket, _generous_limits()))
+        clusters.append(authorizer_cluster(settings.authorizer_socket, _limits()))
     if settings.metrics_address:
         clusters.append(_admin(settings.admin_address))
     return clusters
@@ -61,7 +62,7 @@ def _backend(name: str, addresses: Sequence[str]) -> Any:
         # Calls differ in length by orders of magnitude, so counting open ones beats taking turns.
         lb_policy=cluster_pb2.Cluster.LEAST_REQUEST,
         load_assignment=_endpoints(name, addresses),
-        circuit_breakers=_generous_limits(),
+        circuit_breakers=_limits(),
         health_checks=[_grpc_health_check()],
         per_connection_buffer_limit_bytes=wrappers_pb2.UInt32Value(value=_STREAM_WINDOW),
     )
@@ -106,11 +107,11 @@ def _grpc_health_check() -> Any:
     )
 
 
-def _generous_limits() -> Any:
-    """Services refuse what is too much for them, and say so in a typed error; Envoy need not guess."""
-    many = wrappers_pb2.UInt32Value(value=_MANY)
+def _limits() -> Any:
+    """Services refuse what is too much for them, in a typed error; beyond these, the gateway answers 503 by itself."""
+    most = wrappers_pb2.UInt32Value(value=_MOST_CALLS)
     thresholds = circuit_breaker_pb2.CircuitBreakers.Thresholds(
-        max_connections=many, max_pending_requests=many, max_requests=many, max_retries=wrappers_pb2.UInt32Value(value=64)
+        max_connections=most, max_pending_requests=most, max_requests=most, max_retries=wrappers_pb2.UInt32Value(value=64)
     )
     return circuit_breaker_pb2.CircuitBreakers(thresholds=[thresholds])
 

@@ -165,3 +165,22 @@ def test_every_reply_has_a_known_reason_and_a_message() -> None:
 def test_it_can_be_written_as_json(settings: GatewaySettings) -> None:
     printed = json.loads(json_format.MessageToJson(build_bootstrap(settings)))
     assert printed["admin"]["address"]["socketAddress"]["address"] == "127.0.0.1"
+
+
+def test_calls_at_once_are_bounded_and_only_repeatable_ones_are_repeated(settings: GatewaySettings) -> None:
+    bootstrap = build_bootstrap(settings)
+    for cluster in bootstrap.static_resources.clusters:
+        if cluster.name in {"experiments", "inference", "retrieval"}:
+            (limits,) = cluster.circuit_breakers.thresholds
+            assert limits.max_requests.value == limits.max_pending_requests.value == 1 << 14
+    manager = manager_of(bootstrap)
+    for rpc in Contract.read(DESCRIPTORS).rpcs:
+        for route in manager.route_config.virtual_hosts[0].routes:
+            if route.route.cluster != rpc.backend or (route.match.path or route.match.safe_regex.regex) not in {
+                rpc.template,
+                rpc.pattern,
+            }:
+                continue
+            verbs = [header.string_match.exact for header in route.match.headers if header.name == ":method"]
+            if rpc.verb in verbs and not rpc.server_streaming and not rpc.raw_body:
+                assert ("reset," in f"{route.route.retry_policy.retry_on},") == rpc.idempotent, rpc.name
