@@ -12,6 +12,8 @@ from playwright.async_api import expect
 from tests.e2e.console.test_page import CONTRAST
 
 if TYPE_CHECKING:
+    from playwright.async_api import FilePayload
+
     from tests.e2e.console.console_page import ConsolePage
 
 # One browser, and so one event loop, serves all tests; each has a profile of its own.
@@ -72,7 +74,7 @@ async def test_a_dropped_file_is_watched_until_it_is_found_and_explained(console
 async def test_a_file_that_cannot_be_read_says_why(console: ConsolePage) -> None:
     page = console.page
     await create(console)
-    broken = {"name": "broken.pdf", "mimeType": "application/pdf", "buffer": b"%PDF-1.7 this is no PDF"}
+    broken: FilePayload = {"name": "broken.pdf", "mimeType": "application/pdf", "buffer": b"%PDF-1.7 this is no PDF"}
     await page.locator(".dropzone input").set_input_files([broken])
     await expect(page.locator(".ingestion")).to_have_attribute("data-state", "INGESTION_STATE_FAILED", timeout=30_000)
     await expect(page.locator(".ingestion .results .bad")).to_contain_text("broken.pdf")
