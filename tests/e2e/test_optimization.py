@@ -5,10 +5,12 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING
 
+import penstock
 import pytest
 from penstock.experiments.v1 import experiment_pb2, experiment_service_pb2, optimization_pb2, optimization_service_pb2
 from penstock.retrieval.v1 import collection_pb2, collection_service_pb2, document_pb2, document_service_pb2
 
+from tests.e2e.conftest import GIBBERISH
 from tests.e2e.faces import Face, Grpc, Refused, Rest
 
 if TYPE_CHECKING:
@@ -73,3 +75,30 @@ def test_tuning_top_k_ends_in_a_draft(face: Face) -> None:
     assert name in [one.optimization for one in listed]
     cancel = optimization_service_pb2.CancelOptimizationRequest(optimization=name)
     assert face.call("CancelOptimization", cancel).optimization == last
+
+
+def test_prompts_are_tried_by_generation_and_the_client(suite: Suite) -> None:
+    name = f"e2e-{uuid.uuid4().hex[:12]}"
+    asked = optimization_pb2.Optimization(
+        optimization=name,
+        type=optimization_pb2.OPTIMIZATION_TYPE_PROMPT,
+        request_type=experiment_pb2.REQUEST_TYPE_GENERATE,
+        space=optimization_pb2.SearchSpace(
+            models=[GIBBERISH],
+            prompts=["Be brief.", "Be kind."],
+            temperature=optimization_pb2.NumberRange(),
+            max_tokens=optimization_pb2.IntegerRange(min=4, max=4),
+        ),
+        cases=[optimization_pb2.EvaluationCase(question=f"What of the {topic}?", reference=topic) for topic in TOPICS],
+        objectives=[optimization_pb2.TARGET_METRIC_ERROR_RATE, optimization_pb2.TARGET_METRIC_RESPONSE_TIME],
+    )
+    with penstock.Client(suite.url) as client:
+        assert client.create_optimization(asked).planned_count == 2 + 1 + 2
+        with client.watch_optimization(name) as events:
+            last = [event.finished for event in events if event.HasField("finished")][-1]
+        assert last.state == optimization_pb2.OPTIMIZATION_STATE_SUCCEEDED, last.note
+        tried = [one for one in last.finals if one.trial]
+        assert sorted(one.settings.prompt for one in tried) == ["Be brief.", "Be kind."]
+        assert {(one.measures.error_rate, one.settings.sampling.max_tokens) for one in tried} == {(0, 4)}
+        assert client.get_optimization(name) == last == client.cancel_optimization(name)
+        assert name in [one.optimization for one in client.list_optimizations()]

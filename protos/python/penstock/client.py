@@ -15,6 +15,8 @@ from penstock.experiments.v1 import (
     assignment_service_pb2_grpc,
     experiment_service_pb2,
     experiment_service_pb2_grpc,
+    optimization_service_pb2,
+    optimization_service_pb2_grpc,
     outcome_service_pb2_grpc,
     quality_pb2,
     quality_service_pb2,
@@ -59,7 +61,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack  # noqa: UP035 - the wheel serves Python 3.10 too
 
-    from penstock.experiments.v1 import experiment_pb2, outcome_service_pb2
+    from penstock.experiments.v1 import experiment_pb2, optimization_pb2, outcome_service_pb2
     from penstock.inference.v1 import generation_service_pb2, model_pb2, policy_pb2, prompt_pb2, routing_pb2, system_pb2
     from penstock.requests import (
         AnswerOptions,
@@ -134,6 +136,7 @@ class Client:
         self._assignments = assignment_service_pb2_grpc.AssignmentServiceStub(self.channel)
         self._outcomes = outcome_service_pb2_grpc.OutcomeServiceStub(self.channel)
         self._results = result_service_pb2_grpc.ResultServiceStub(self.channel)
+        self._optimizations = optimization_service_pb2_grpc.OptimizationServiceStub(self.channel)
         self._quality = quality_service_pb2_grpc.QualityServiceStub(self.channel)
 
     def close(self) -> None:
@@ -530,6 +533,42 @@ class Client:
             if not page.next_page_token:
                 return
             request.page_token = page.next_page_token
+
+    def create_optimization(
+        self, optimization: optimization_pb2.Optimization, *, request_id: str = "", timeout: float | None = None
+    ) -> optimization_pb2.Optimization:
+        """Begins a search for better settings; its winner leaves as an experiment in DRAFT."""
+        request = optimization_service_pb2.CreateOptimizationRequest(optimization=optimization, request_id=request_id)
+        return self._call(self._optimizations.CreateOptimization, request, timeout).optimization
+
+    def get_optimization(self, optimization: str, *, timeout: float | None = None) -> optimization_pb2.Optimization:
+        """Returns one optimization as it is now."""
+        request = optimization_service_pb2.GetOptimizationRequest(optimization=optimization)
+        return self._call(self._optimizations.GetOptimization, request, timeout).optimization
+
+    def list_optimizations(
+        self, *, page_size: int = 0, timeout: float | None = None
+    ) -> Iterator[optimization_pb2.Optimization]:
+        """All optimizations, newest first, without questions and trials; `timeout` is that of one page."""
+        request = optimization_service_pb2.ListOptimizationsRequest(page_size=page_size)
+        while True:
+            page = self._call(self._optimizations.ListOptimizations, request, timeout)
+            yield from page.optimizations
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def watch_optimization(
+        self, optimization: str, *, timeout: float | None = None
+    ) -> EventStream[optimization_service_pb2.WatchOptimizationResponse]:
+        """Tells how an optimization goes on, as a stream of `progress` and one `finished`."""
+        request = optimization_service_pb2.WatchOptimizationRequest(optimization=optimization)
+        return self._stream(self._optimizations.WatchOptimization, request, timeout)
+
+    def cancel_optimization(self, optimization: str, *, timeout: float | None = None) -> optimization_pb2.Optimization:
+        """Stops an optimization; what was measured stays."""
+        request = optimization_service_pb2.CancelOptimizationRequest(optimization=optimization)
+        return self._call(self._optimizations.CancelOptimization, request, timeout).optimization
 
     def assign(
         self,

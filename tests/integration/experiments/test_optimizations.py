@@ -64,8 +64,10 @@ class Answers(answer_service_pb2_grpc.AnswerServiceServicer):
         documents = ["relevant" if place == BEST - 1 else f"other-{place}" for place in range(top_k)]
         return answer_service_pb2.AnswerResponse(text="text", sources=[search_pb2.Hit(document=one) for one in documents])
 
-    async def StreamAnswer(self, request: Any, context: Any) -> None:
+    async def StreamAnswer(self, request: Any, context: Any) -> AsyncIterator[answer_service_pb2.StreamAnswerResponse]:
+        del request
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "optimizations ask for whole answers")
+        yield answer_service_pb2.StreamAnswerResponse()
 
 
 @asynccontextmanager
