@@ -25,7 +25,7 @@ from services.retrieval.parsing import UnsupportedMediaTypeError, media_type_of
 from services.retrieval.reading import UnreadableError
 from services.retrieval.sources.archives import plain_name
 from services.retrieval.sources.entries import Entry, Refused, document
-from services.retrieval.sources.stream import read_source
+from services.retrieval.sources.stream import Position, read_source
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
@@ -112,8 +112,17 @@ class IntakeRecords(Protocol):
         """A source's bytes, piece by piece."""
         ...
 
-    async def keep(self, claimed: Claimed, source: int, found: Sequence[tuple[int, Read | ItemFailure]]) -> None:
-        """Keeps documents with their places in the source, and what could not be read. Raises LeaseLostError."""
+    async def keep(
+        self, claimed: Claimed, source: int, found: Sequence[tuple[int, Read | ItemFailure]], position: int = 0
+    ) -> None:
+        """Keeps documents with their places in the source, and what could not be read. Raises LeaseLostError.
+
+        Args:
+            claimed: The ingestion.
+            source: The source's number.
+            found: What was found, by place.
+            position: How many bytes of the source have been read for it.
+        """
         ...
 
     async def end_source(self, claimed: Claimed, source: int) -> None:
@@ -182,18 +191,18 @@ class Intake:
         with tempfile.TemporaryDirectory(prefix="penstock-ingestion-") as folder:
             path = Path(folder, "source")
             source = await self._stored(claimed, source, path)
-            group = _Group()
+            group, position = _Group(), Position()
             # Of what is kept only the first ones without a gap are not read again.
             place = next(number for number in range(len(source.kept) + 1) if number not in source.kept)
-            async with aclosing(_entries(path, source, place)) as entries:
+            async with aclosing(_entries(path, source, place, position)) as entries:
                 async for entry in entries:
                     if place not in source.kept:
                         if group.is_full_for(entry):
-                            await self._keep(claimed, source, group)
+                            await self._keep(claimed, source, group, position)
                             group = _Group()
                         group.add(place, entry, source, claimed)
                     place += 1
-            await self._keep(claimed, source, group)
+            await self._keep(claimed, source, group, position)
 
     async def _stored(self, claimed: Claimed, source: StoredSource, path: Path) -> StoredSource:
         """Puts the source's bytes into a file; an address may tell better what it is."""
@@ -205,9 +214,9 @@ class Intake:
                 await asyncio.to_thread(file.write, piece)
         return source
 
-    async def _keep(self, claimed: Claimed, source: StoredSource, group: _Group) -> None:
+    async def _keep(self, claimed: Claimed, source: StoredSource, group: _Group, position: Position) -> None:
         if group.found:
-            await self._records.keep(claimed, source.number, group.found)
+            await self._records.keep(claimed, source.number, group.found, position.size)
             self._wake()
 
     @asynccontextmanager
@@ -228,14 +237,14 @@ class Intake:
                 await self._records.renew(lease)
 
 
-async def _entries(path: Path, source: StoredSource, skip: int) -> AsyncGenerator[Entry | Refused, None]:
+async def _entries(path: Path, source: StoredSource, skip: int, position: Position) -> AsyncGenerator[Entry | Refused, None]:
     is_text = source.kind is SourceKind.TEXT
     small = await asyncio.to_thread(_small, path, source, is_text=is_text)
     if small is not None:
         for entry in [small][skip:]:
             yield entry
         return
-    found = read_source(path, name=source.name, media_type=source.media_type, is_text=is_text, skip=skip)
+    found = read_source(path, name=source.name, media_type=source.media_type, is_text=is_text, skip=skip, position=position)
     async with aclosing(found):
         async for entry in found:
             yield entry

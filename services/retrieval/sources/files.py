@@ -21,7 +21,7 @@ from services.retrieval.sources.archives import Budget
 from services.retrieval.sources.entries import NAME_CHARACTERS, Found, document, refusal, unsupported
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from services.retrieval.sources.entries import Item
@@ -32,7 +32,14 @@ _HEAD: Final = 64 * 1024
 _ROWS: Final = "rows"
 
 
-def items(path: Path, *, name: str, media_type: str = "", is_text: bool = False) -> Iterator[Item]:
+def items(
+    path: Path,
+    *,
+    name: str,
+    media_type: str = "",
+    is_text: bool = False,
+    opened: Callable[[IO[bytes]], object] = lambda _file: None,
+) -> Iterator[Item]:
     """The documents in a file, in an order that is always the same.
 
     Args:
@@ -41,9 +48,11 @@ def items(path: Path, *, name: str, media_type: str = "", is_text: bool = False)
         media_type: As its sender gave it; empty means that content and name tell. `text/csv` may carry `header` (`present`,
             `absent`), `delimiter` (one character or `tab`) and `rows` (`documents`: each row is one, `groups`: all are one).
         is_text: Whether the content was given as text, so that it is in UTF-8.
+        opened: Told of the open file, whose position tells how far it is read.
     """
     name = storable(name).strip()[:NAME_CHARACTERS] or "unnamed"
     with path.open("rb") as file:
+        opened(file)
         try:
             kind = _kind(file, media_type, name, is_text=is_text)
         except UnreadableError as error:

@@ -15,7 +15,7 @@ import sys
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from services.retrieval.sources.entries import Entry, Refused, refused
 from services.retrieval.sources.files import items
@@ -30,6 +30,8 @@ _LENGTH_BYTES: Final = 8
 _MOST_ANSWER_BYTES: Final = 1 << 30
 _FLUSH_BYTES: Final = 64 * 1024
 _AT_ONCE: Final = 4
+# How often a child tells how far it is.
+_TELL_BYTES: Final = 64 * 1024
 _CHILD: Final = "from services.retrieval.sources.stream import main; main()"
 _ROOT: Final = Path(__file__).resolve().parents[3]
 
@@ -43,6 +45,20 @@ class _Begun:
     name: str
 
 
+@dataclass(slots=True)
+class Position:
+    """How many bytes of a file are read, and never less than before."""
+
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _At:
+    """How many bytes of the file are read."""
+
+    size: int
+
+
 @dataclass(frozen=True, slots=True)
 class _Task:
     path: Path
@@ -53,7 +69,7 @@ class _Task:
 
 
 async def read_source(
-    path: Path, *, name: str, media_type: str = "", is_text: bool = False, skip: int = 0
+    path: Path, *, name: str, media_type: str = "", is_text: bool = False, skip: int = 0, position: Position | None = None
 ) -> AsyncGenerator[Entry | Refused, None]:
     """Reads the documents in a file: see `files.items`. Each is an entry or a refusal; the order is always the same.
 
@@ -63,6 +79,7 @@ async def read_source(
         media_type: As its sender gave it; empty means that content and name tell.
         is_text: Whether the content was given as text, so that it is in UTF-8.
         skip: How many of the first to leave out, unread.
+        position: Kept up to what of the file has been read for the documents that were given out.
     """
     done, is_over = skip, False
     async with _room:
@@ -75,6 +92,10 @@ async def read_source(
                     while (message := await _message(out)) is not None:
                         if isinstance(message, _Begun):
                             announced = message.name
+                            continue
+                        if isinstance(message, _At):
+                            if position is not None:
+                                position.size = max(position.size, message.size)
                             continue
                         announced = ""
                         done += 1
@@ -118,12 +139,12 @@ async def _child(task: _Task) -> AsyncIterator[asyncio.StreamReader]:
         await child.wait()
 
 
-async def _message(out: asyncio.StreamReader) -> Entry | Refused | _Begun | None:
+async def _message(out: asyncio.StreamReader) -> Entry | Refused | _Begun | _At | None:
     """The next message; None at the end."""
     async with asyncio.timeout(_LIMIT_SECONDS):
         length = int.from_bytes(await out.readexactly(_LENGTH_BYTES), "big")
         body = await out.readexactly(min(length, _MOST_ANSWER_BYTES))
-    message: Entry | Refused | _Begun | None
+    message: Entry | Refused | _Begun | _At | None
     if len(body) < _FLUSH_BYTES:
         message = pickle.loads(body)  # noqa: S301 - from our own child
     else:
@@ -143,14 +164,20 @@ def main() -> None:
         body = pickle.dumps(message)
         out.write(len(body).to_bytes(_LENGTH_BYTES, "big") + body)
 
-    found = items(task.path, name=task.name, media_type=task.media_type, is_text=task.is_text)
+    files: list[IO[bytes]] = []
+    told = 0
+    found = items(task.path, name=task.name, media_type=task.media_type, is_text=task.is_text, opened=files.append)
     for number, item in enumerate(found):
         if number < task.skip:
             continue
         if not item.is_quick:
             send(_Begun(item.name))
             out.flush()
-        send(item.read())
+        outcome = item.read()
+        at = files[0].tell() if files else 0
+        if at >= told + _TELL_BYTES:
+            send(_At(told := at))
+        send(outcome)
         if not item.is_quick:
             out.flush()
     send(None)

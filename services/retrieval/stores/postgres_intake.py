@@ -55,13 +55,18 @@ INSERT INTO ingestion_items (
     ingestion_uid, source, entry, name, document_uid, version, state, bytes, chunks, embedded, indexed, stage, reason, message
 ) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, coalesce($9, 0), coalesce($9, 0), $10, $11, $12)
 """
+# What the sources that were read to their end have, and what is read of this one. What a file is read twice for is told once.
+_READ: Final = """greatest(read_bytes, least(source_bytes, $9::bigint + (
+    SELECT coalesce(sum(bytes), 0) FROM ingestion_sources WHERE ingestion_uid = $1 AND is_read
+)))"""
 # The last statement of its transaction, in the order in which indexing locks: documents, items, ingestion.
 _KEPT: Final = f"""
 UPDATE ingestions SET leased_until = {_UNTIL}, heartbeat_time = now(), attempts = 1,
     items = items + $3, item_bytes = item_bytes + $4, failed = failed + $5, unread = unread + $5, unchanged = unchanged + $6,
     ended = ended + $5 + $6, chunks = chunks + $7, chunked_items = chunked_items + $6, chunked_bytes = chunked_bytes + $8,
     embedded_chunks = embedded_chunks + $7, embedded_items = embedded_items + $6, embedded_bytes = embedded_bytes + $8,
-    indexed_chunks = indexed_chunks + $7, indexed_items = indexed_items + $6, indexed_bytes = indexed_bytes + $8
+    indexed_chunks = indexed_chunks + $7, indexed_items = indexed_items + $6, indexed_bytes = indexed_bytes + $8,
+    read_bytes = {_READ}
 WHERE uid = $1 AND lease = $2 RETURNING true
 """
 _END_SOURCE: Final = """
@@ -73,7 +78,9 @@ WITH ended AS (
         SELECT FROM ingestion_items i WHERE i.ingestion_uid = $1 AND i.source = $3 AND i.state = 'FAILED' AND i.stage = 'READ'
     )
 )
-UPDATE ingestions SET read_bytes = least(source_bytes, read_bytes + coalesce((SELECT sum(bytes) FROM ended), 0))
+UPDATE ingestions SET read_bytes = greatest(read_bytes, least(source_bytes, coalesce((SELECT sum(bytes) FROM ended), 0) + (
+    SELECT coalesce(sum(bytes), 0) FROM ingestion_sources WHERE ingestion_uid = $1 AND is_read
+)))
 WHERE uid = $1 AND lease = $2 RETURNING true
 """
 _END: Final = """
@@ -139,11 +146,13 @@ class PostgresIntake:
             yield data
             piece += 1
 
-    async def keep(self, claimed: Claimed, source: int, found: Sequence[tuple[int, Read | ItemFailure]]) -> None:
+    async def keep(
+        self, claimed: Claimed, source: int, found: Sequence[tuple[int, Read | ItemFailure]], position: int = 0
+    ) -> None:
         """See `IntakeRecords.keep`."""
         try:
             async with transaction(self._pool) as connection:
-                await _keep(connection, claimed, source, found)
+                await _keep(connection, claimed, source, found, position)
         except asyncpg.ForeignKeyViolationError as error:
             raise LeaseLostError from error
 
@@ -168,7 +177,9 @@ class PostgresIntake:
                 raise LeaseLostError
 
 
-async def _keep(connection: Connection, claimed: Claimed, source: int, found: Sequence[tuple[int, Read | ItemFailure]]) -> None:
+async def _keep(
+    connection: Connection, claimed: Claimed, source: int, found: Sequence[tuple[int, Read | ItemFailure]], position: int
+) -> None:
     read = [(place, one) for place, one in found if not isinstance(one, ItemFailure)]
     refused = [(place, one) for place, one in found if isinstance(one, ItemFailure)]
     kept: Sequence[Document] = ()
@@ -192,6 +203,7 @@ async def _keep(connection: Connection, claimed: Claimed, source: int, found: Se
         len(unchanged),
         sum(document.chunk_count for document, _ in unchanged),
         sum(size for _, size in unchanged),
+        position,
     )
     if not await connection.fetchval(_KEPT, claimed.uid, claimed.lease, *counts):
         raise LeaseLostError

@@ -17,7 +17,7 @@ from services.retrieval.sources import archives
 from services.retrieval.sources.archives import Budget, plain_name
 from services.retrieval.sources.entries import Entry, Found, Refused, refused
 from services.retrieval.sources.files import items
-from services.retrieval.sources.stream import read_source
+from services.retrieval.sources.stream import Position, read_source
 from tests.unit.retrieval.test_parsing import pdf, word
 
 RUSSIAN = "Насосы поднимают воду из реки, а шлюзы удерживают её до весны. Так было всегда."
@@ -82,6 +82,24 @@ async def test_each_part_of_an_archive_is_read_or_refused_alone(tmp_path: Path) 
     # After a restart the first ones are left out, and the rest comes as it was.
     again = [one async for one in read_source(path, name="all.zip", skip=7)]
     assert again == found[7:]
+
+
+@pytest.mark.parametrize("kind", ["zip", "jsonl"])
+async def test_how_much_of_a_file_is_read_grows_with_its_documents(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"all.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for number in range(40):
+                archive.writestr(f"{number}.txt", f"{number} " + "water " * 4000)
+    else:
+        path.write_text("".join(json.dumps({"id": str(number), "text": "water " * 4000}) + "\n" for number in range(40)))
+    position = Position()
+    told = [position.size async for _ in read_source(path, name=path.name, position=position)]
+    size = path.stat().st_size
+    assert told == sorted(told)
+    assert told[-1] <= size
+    for part in (0.25, 0.5, 0.75):
+        assert abs(told[int(40 * part)] - part * size) < 0.15 * size
 
 
 async def test_a_reader_that_dies_costs_one_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
