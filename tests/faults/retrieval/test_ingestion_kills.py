@@ -30,7 +30,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 READ, CHUNK, EMBED, INDEX = range(4)
 SPARSE = search_pb2.SEARCH_MODE_SPARSE
 SENTENCES = 40
-DOCUMENTS = 60
+DOCUMENTS = 120
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -125,7 +125,7 @@ async def points_of(suite: Retrieval, collection: str) -> list[tuple[str, int, i
 async def test_killed_at_a_stage(suite: Retrieval, stage: int) -> None:
     collection = f"killed{stage}"
     await suite.create(collection)
-    suite.embedder.delay = 0.3
+    suite.embedder.delay = 0.8
     embedded_before = suite.embedder.texts
     uid = await suite.upload("tales.zip", archive(collection), collection)
     progress = Progress()
