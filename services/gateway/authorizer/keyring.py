@@ -214,7 +214,7 @@ def _word(value: Any) -> str:
 
 def is_name(value: str) -> bool:
     """Whether a tenant or a key may be called so."""
-    return 0 < len(value) <= 128 and value.isascii() and all(one.isalnum() or one in "._@-" for one in value)  # noqa: PLR2004
+    return 0 < len(value) <= 128 and value.isascii() and all(one.isalnum() or one in "._@-" for one in value)  # noqa: PLR2004 - the longest name
 
 
 def _time(value: Any) -> datetime | None:

@@ -343,7 +343,7 @@ async def test_units_that_fell_back_stay_and_are_told_apart(store: Store) -> Non
 
 async def test_covariates_are_no_outcomes_and_stand_beside_them(store: Store) -> None:
     def covariate(key: str, value: float, **fields: str) -> Outcome:
-        return replace(outcome(key, value, **fields), covariate=True)  # type: ignore[arg-type]  # texts
+        return replace(outcome(key, value, **fields), covariate=True)
 
     await store.record_outcomes(
         [outcome(f"o{n}", n, unit=f"u{n}") for n in range(4)] + [outcome("b1", 7, variant="b", unit="v1")]

@@ -35,7 +35,7 @@ def on_both_loops(test: Callable[..., Coroutine[None, None, None]]) -> Callable[
         run(test(**arguments))
 
     first = inspect.Parameter("run", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    both.__signature__ = inspect.Signature([first, *inspect.signature(test).parameters.values()])  # type: ignore[attr-defined] # pytest reads it
+    both.__signature__ = inspect.Signature([first, *inspect.signature(test).parameters.values()])
     wrapped: Callable[..., None] = both
     return wrapped
 

@@ -156,7 +156,7 @@ def test_what_is_compiled_from_a_message_is_what_it_says() -> None:
     )
     [found] = compile_plans([message])
     assert found.audience == Audience((Condition("x", Operator.ABSENT),), "ui", 0.25, 0.5, 0.0)
-    message.targeting.add(attribute="y", operator=99)  # type: ignore[arg-type]  # of a later version
+    message.targeting.add(attribute="y", operator=99)
     assert compile_plans([message]) == []
 
 

@@ -51,8 +51,8 @@ def test_every_rpc_has_one_scope_and_no_scope_is_for_nothing() -> None:
 def test_every_path_is_taken_for_its_rpc(rpc: object) -> None:
     calls = Calls(CONTRACT.rpcs)
     method = f"/{rpc.service}/{rpc.name}"  # type: ignore[attr-defined] # pytest's parameters are untyped
-    path = rpc.template.replace("{", "some-").replace("}", "")  # type: ignore[attr-defined]
-    assert calls.method(rpc.verb, f"{path}?page_size=3") == method  # type: ignore[attr-defined]
+    path = rpc.template.replace("{", "some-").replace("}", "")  # type: ignore[attr-defined]  # of the contract
+    assert calls.method(rpc.verb, f"{path}?page_size=3") == method  # type: ignore[attr-defined]  # as above
     assert calls.method("POST", method) == method
     assert calls.method("TRACE", path) == ""
 
