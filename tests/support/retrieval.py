@@ -61,7 +61,15 @@ class ServerProcess:
                 sys.executable, "-m", self._module, cwd=ROOT, env=environment, stdout=log, stderr=log
             )
         health: Any = health_pb2_grpc.HealthStub(self.channel)
-        await health.Check(health_pb2.HealthCheckRequest(), timeout=30, wait_for_ready=True)
+        # The first try may find only that the connection to an earlier life is dead.
+        for last in (False, True):
+            try:
+                await health.Check(health_pb2.HealthCheckRequest(), timeout=30, wait_for_ready=True)
+            except grpc.aio.AioRpcError:
+                if last:
+                    raise
+            else:
+                return
 
     @property
     def runs(self) -> bool:
