@@ -32,14 +32,14 @@ from services.experiments.stores.memory import MemoryStore
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-NOW = datetime.now(UTC)
 ERRORS = Metric("errors", Direction.DECREASE, role=Role.GUARDRAIL)
 RATING = Metric("rating", Direction.INCREASE, role=Role.GUARDRAIL, minimal_effect=0.1)
 
 
 def experiment(*metrics: Metric, **changes: object) -> Experiment:
     design = Design("e", "", Unit.USER, (Arm("a", 1), Arm("b", 1)), metrics, ramp=Ramp((0.1, 0.5, 1.0), 60))
-    base = Experiment(design, State.RUNNING, 1, "s", NOW, NOW, traffic=0.1, stage_time=NOW - timedelta(seconds=61))
+    now = datetime.now(UTC)
+    base = Experiment(design, State.RUNNING, 1, "s", now, now, traffic=0.1, stage_time=now - timedelta(seconds=61))
     return replace(base, **changes)  # type: ignore[arg-type]  # as the test names them
 
 
@@ -92,7 +92,7 @@ def test_a_stage_lasts_as_long_as_it_says() -> None:
     assert (due.experiment.traffic, due.what) == (0.5, "traffic 0.1 -> 0.5")
     assert advance_when_due(due.experiment, ()).experiment == due.experiment
     for early in (
-        experiment(stage_time=NOW),
+        experiment(stage_time=datetime.now(UTC)),
         experiment(state=State.PAUSED),
         experiment(traffic=1.0),
     ):
