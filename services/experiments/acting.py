@@ -122,7 +122,7 @@ class Actor:
     async def act(self, experiment: Experiment) -> None:
         """Looks at one running experiment, pauses its variants that breach a guardrail, and moves its ramp where it is due."""
         guarded = any(metric.role is Role.GUARDRAIL for metric in experiment.design.metrics)
-        if not guarded and experiment.design.ramp is None:
+        if not guarded and advance_when_due(experiment, ()).experiment == experiment:
             return
         analysis = (await results(self._store, self._analyst, experiment.id)).analysis
         if isinstance(analysis, Uncomputable):

@@ -238,7 +238,7 @@ class Experiments:
 
     async def holdout(self) -> float:
         """Share of units that meet no experiment."""
-        return (await self._store.configuration()).holdout
+        return await self._store.holdout()
 
     async def set_holdout(self, share: float, author: Author = NOBODY) -> float:
         """Sets it, 0 to 0.5."""

@@ -87,12 +87,14 @@ class Outcomes:
             check_text("unit_id", one.unit_id)
             check_text("experiment", one.experiment)
         # From the store itself: a stop that was acknowledged anywhere holds here at once.
-        configuration = await self._store.configuration()
-        running = {found.id: found.plan() for found in configuration.experiments}
+        known = await self._store.get({one.experiment for one in asked})
         for one in asked:
-            if one.experiment not in running:
-                raise wrong_state(await existing(self._store, one.experiment), "it assigns nothing; only a running one does")
-        assigned = [_assigned(one, running[one.experiment], configuration.holdout) for one in asked]
+            found = known[one.experiment] = known.get(one.experiment) or await existing(self._store, one.experiment)
+            if found.state is not State.RUNNING:
+                raise wrong_state(found, "it assigns nothing; only a running one does")
+        plans = {name: found.plan() for name, found in known.items()}
+        holdout = await self._store.holdout()
+        assigned = [_assigned(one, plans[one.experiment], holdout) for one in asked]
         exposures = {
             exposure.exposure: exposure
             for one, found in zip(asked, assigned, strict=True)

@@ -156,6 +156,9 @@ class Store(Protocol):
     async def promotions(self, size: int, before: int | None) -> tuple[Promotion, ...]:
         """Up to `size` promotions, latest first, those numbered below `before`."""
 
+    async def holdout(self) -> float:
+        """The share of units that meet no experiment, as of now."""
+
     async def set_holdout(self, share: float, author: Author = NOBODY) -> None:
         """Sets the share of units that meet no experiment, and makes a new revision where it differs."""
 

@@ -127,6 +127,10 @@ class MemoryStore:
         """See `Store`."""
         return tuple(one for one in reversed(self._promotions) if before is None or one.number < before)[:size]
 
+    async def holdout(self) -> float:
+        """See `Store`."""
+        return self._holdout
+
     async def set_holdout(self, share: float, author: Author = NOBODY) -> None:
         """See `Store`."""
         if share != self._holdout:

@@ -266,6 +266,11 @@ class PostgresStore:
         """See `Store`."""
         return tuple(promotion_of(row) for row in await self._fetch(_PROMOTIONS, size, before))
 
+    async def holdout(self) -> float:
+        """See `Store`."""
+        [(share,)] = await self._fetch("SELECT holdout FROM configuration")
+        return float(share)
+
     async def set_holdout(self, share: float, author: Author = NOBODY) -> None:
         """See `Store`."""
         async with self._revising() as (connection, revise):

@@ -277,7 +277,7 @@ async def test_the_holdout_is_kept_and_noted(store: Store) -> None:
     await store.set_holdout(0.05, Author("acme", "measure us"))
     await store.set_holdout(0.05, Author("acme", "again"))
     after = await store.configuration()
-    assert after.holdout == 0.05
+    assert after.holdout == await store.holdout() == 0.05
     assert after.revision == before.revision + 1
     [noted] = await store.list_changes("", 10, 0)
     assert (noted.what, noted.before, noted.after, noted.experiment) == ("holdout 0 -> 0.05", None, None, "")
